@@ -1,0 +1,24 @@
+"""fastirl: learn what people want from what they do, in tabular domains as large as a country's roads."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from . import exceptions
+from .exceptions import *  # noqa: F403
+from .road_network import RoadNetwork
+from .route_choice import (
+    choice_probabilities, expected_flows, predict_routes, route_log_likelihood, route_values, sample_routes,
+)
+from .tables import Table
+from .trajectories import Trajectories
+from .turns import arcs_from_links, expand_two_way, turn_bans_from_osm
+
+try:
+    __version__ = version("fastirl")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "RoadNetwork", "Table", "Trajectories", "arcs_from_links", "choice_probabilities", "expand_two_way",
+    "expected_flows", "predict_routes", "route_log_likelihood", "route_values", "sample_routes", "turn_bans_from_osm",
+    *exceptions.__all__,
+]

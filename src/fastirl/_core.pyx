@@ -1,0 +1,1222 @@
+"""Compiled kernels, in data-flow order.
+
+    1  Workspace and graph                 what every kernel is handed
+    2  Which states matter, in which order reachability, shortest paths, the local matrix
+    3  Values                              linear sweeps, their certificate, divergence; logs; discount
+    4  Visitation frequencies              adjoint sweeps
+    5  Derivatives in features             tangents and Hessian
+    6  Paths of bounded length
+    7  One destination after another       the driver that Python calls
+    8  Reading the solution                routes by policy, arc probabilities
+
+Symbols (Fosgerau, Frejinger, Karlstrom 2013; Ziebart 2008): u arc utility, V soft value,
+phi hard value (best path), z = exp(V - phi), P choice probability, F expected visits, gamma discount.
+The local matrix of a destination holds the states that lie on a walk from an origin to it,
+numbered by rank: rank 0 is the destination. Row r lists the arcs that leave state[r].
+"""
+
+import numpy as np
+
+from cython.parallel cimport prange
+from libc.math cimport INFINITY, exp, fabs, log
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memset
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #define FASTIRL_OPENMP 1
+    #else
+    #define FASTIRL_OPENMP 0
+    #endif
+    """
+    const int FASTIRL_OPENMP
+
+cdef double EPS = 2.220446049250313e-16
+cdef double OVERFLOW = 1e250
+
+# outcome of one destination; Python turns it into an error, a warning or nothing
+OK, DIVERGED, UNDECIDED, STOPPED = 0, 1, 2, 3
+
+cdef enum:
+    C_OK = 0
+    C_DIVERGED = 1
+    C_UNDECIDED = 2
+    C_STOPPED = 3
+    C_OVERFLOW = 4
+
+
+# --- 1  Workspace and graph ------------------------------------------------------------------
+
+cdef struct Graph:
+    int n_states
+    const int* indptr      # (n_states + 1,) arcs by tail
+    const int* head        # (n_arcs,) in that order
+    const int* arc         # (n_arcs,) the caller's number of each arc
+    const int* in_indptr   # (n_states + 1,) arcs by head
+    const int* in_tail     # (n_arcs,) in that order
+    const int* in_arc      # (n_arcs,)
+
+
+cdef struct Local:
+    int n                  # states that matter to this destination
+    int exit               # 1: stopping "exit", 0: "first_arrival"
+    double gamma
+    int* state             # (n,) rank -> state
+    int* rank              # (n_states,) state -> rank, -1 outside
+    int* row               # (n + 1,)
+    int* col               # (m,) rank of the arc's head
+    int* arc               # (m,) the caller's number of the arc
+    double* w              # (m,) exp(u + phi_col - phi_row), later P
+    double* phi            # (n,)
+    double* z              # (n,)
+    double* d              # (n,) change of the last sweep
+    double* s              # (n,) scratch of the certificate; then its weights
+    double* t              # (n,) scratch
+    double* y              # (n,) scratch
+    double* flow           # (n,) expected visits
+    double* acc            # (n,) mass in flight
+    int* mark              # (n_states,) scratch
+    int* heap              # (n_states,) scratch
+    int* where             # (n_states,) scratch
+    double eta             # H y <= eta y for the certificate's y: contraction of a sweep
+    double bound           # proven bound on |V - V*|, relative to max(1, |V|)
+    int n_sweeps
+    int n_adjoint
+    int n_cycle
+    const volatile int* stop
+
+
+# --- 2  Which states matter, in which order ---------------------------------------------------
+
+cdef void mark_forward(const Graph* g, Local* loc, const double* u, int dest,
+                       const int* origin, int n_origins, int* mark) noexcept nogil:
+    """mark[i] = 1 where a walk from an origin leads; under first arrival it ends at `dest`."""
+    cdef int top = 0, i, j, k
+    memset(mark, 0, g.n_states * sizeof(int))
+    for k in range(n_origins):
+        if not mark[origin[k]]:
+            mark[origin[k]] = 1
+            loc.heap[top] = origin[k]
+            top += 1
+    while top:
+        top -= 1
+        i = loc.heap[top]
+        if i == dest and not loc.exit:
+            continue
+        for k in range(g.indptr[i], g.indptr[i + 1]):
+            j = g.head[k]
+            if not mark[j] and u[g.arc[k]] > -INFINITY:
+                mark[j] = 1
+                loc.heap[top] = j
+                top += 1
+
+
+cdef inline void sift_up(int* heap, int* where, const double* key, int at) noexcept nogil:
+    cdef int item = heap[at], up
+    while at:
+        up = (at - 1) >> 2
+        if key[heap[up]] <= key[item]:
+            break
+        heap[at] = heap[up]
+        where[heap[at]] = at
+        at = up
+    heap[at] = item
+    where[item] = at
+
+
+cdef inline int pop_least(int* heap, int* where, const double* key, int size) noexcept nogil:
+    """Remove and return the state of least key from a 4-ary heap of `size` states."""
+    cdef int least = heap[0], item = heap[size - 1], at = 0, child, best, k
+    size -= 1
+    while True:
+        child = 4 * at + 1
+        if child >= size:
+            break
+        best = child
+        for k in range(child + 1, min(child + 4, size)):
+            if key[heap[k]] < key[heap[best]]:
+                best = k
+        if key[item] <= key[heap[best]]:
+            break
+        heap[at] = heap[best]
+        where[heap[at]] = at
+        at = best
+    heap[at] = item
+    where[item] = at
+    return least
+
+
+cdef void order_by_cost(const Graph* g, Local* loc, const double* u, int dest,
+                        const int* alive, double* cost) noexcept nogil:
+    """Dijkstra's search from the destination against the arcs; needs u <= 0. Fills state, rank, phi."""
+    cdef int size = 1, i, j, k, n = 0
+    cdef double new
+    for i in range(g.n_states):
+        loc.rank[i] = -1
+        loc.where[i] = -1
+        cost[i] = INFINITY
+    cost[dest] = 0.0
+    loc.heap[0] = dest
+    loc.where[dest] = 0
+    while size:
+        j = pop_least(loc.heap, loc.where, cost, size)
+        size -= 1
+        loc.rank[j] = n
+        loc.state[n] = j
+        loc.phi[n] = -cost[j]
+        n += 1
+        for k in range(g.in_indptr[j], g.in_indptr[j + 1]):
+            i = g.in_tail[k]
+            if loc.rank[i] >= 0 or not alive[i]:
+                continue
+            new = cost[j] - u[g.in_arc[k]]
+            if new < cost[i]:
+                if loc.where[i] < 0:
+                    loc.where[i] = size
+                    loc.heap[size] = i
+                    size += 1
+                cost[i] = new
+                sift_up(loc.heap, loc.where, cost, loc.where[i])
+    loc.n = n
+
+
+cdef void order_by_hops(const Graph* g, Local* loc, const double* u, int dest, const int* alive,
+                        int limit, double* hops) noexcept nogil:
+    """Breadth-first search against the arcs, at most `limit` arcs deep (< 0: no limit). Fills state, rank, hops."""
+    cdef int i, j, k, r = 0, n = 1
+    for i in range(g.n_states):
+        loc.rank[i] = -1
+    loc.rank[dest] = 0
+    loc.state[0] = dest
+    hops[0] = 0.0
+    while r < n:
+        j = loc.state[r]
+        if limit < 0 or hops[r] < limit:
+            for k in range(g.in_indptr[j], g.in_indptr[j + 1]):
+                i = g.in_tail[k]
+                if loc.rank[i] < 0 and alive[i] and u[g.in_arc[k]] > -INFINITY:
+                    loc.rank[i] = n
+                    loc.state[n] = i
+                    hops[n] = hops[r] + 1.0
+                    n += 1
+        r += 1
+    loc.n = n
+
+
+cdef void gather_rows(const Graph* g, Local* loc, const double* u) noexcept nogil:
+    """Rows of the local matrix, in the order of ranks. Row 0 is empty under first arrival."""
+    cdef int r, k, c, m = 0
+    loc.row[0] = 0
+    for r in range(loc.n):
+        if r > 0 or loc.exit:
+            for k in range(g.indptr[loc.state[r]], g.indptr[loc.state[r] + 1]):
+                c = loc.rank[g.head[k]]
+                if c >= 0 and u[g.arc[k]] > -INFINITY:
+                    loc.col[m] = c
+                    loc.arc[m] = g.arc[k]
+                    m += 1
+        loc.row[r + 1] = m
+
+
+cdef void reweight(Local* loc, const double* u) noexcept nogil:
+    """w = exp(u + phi_col - phi_row): the matrix in the potential phi."""
+    cdef int r, k
+    for r in range(loc.n):
+        for k in range(loc.row[r], loc.row[r + 1]):
+            loc.w[k] = exp(u[loc.arc[k]] + loc.phi[loc.col[k]] - loc.phi[r])
+
+
+cdef int relax_hard(Local* loc, const double* u) noexcept nogil:
+    """Best-path values by Bellman-Ford in the order at hand; a cycle of positive utility ends it.
+
+    Used where some utility is positive. loc.heap keeps each state's best next arc, so that a cycle can be named.
+    """
+    cdef int r, k, sweep, changed, test = 4, at, c
+    cdef double value, gain
+    cdef int* best = loc.heap
+    for r in range(loc.n):
+        loc.phi[r] = -INFINITY
+        best[r] = -1
+    loc.phi[0] = 0.0
+    for sweep in range(loc.n + 1):
+        changed = -1
+        for r in range(loc.n):
+            value = loc.phi[r]
+            for k in range(loc.row[r], loc.row[r + 1]):
+                gain = u[loc.arc[k]] + loc.phi[loc.col[k]]
+                if gain > value and (value == -INFINITY or gain > value + 8.0 * EPS * fabs(value)):
+                    value = gain
+                    best[r] = k
+            if value > loc.phi[r]:
+                loc.phi[r] = value
+                changed = r
+        if changed < 0:
+            return C_OK
+        if sweep == test or sweep >= loc.n:
+            test *= 2
+            if follow_best(loc, changed) == C_DIVERGED:
+                return C_DIVERGED
+        if loc.stop[0]:
+            return C_STOPPED
+    return C_UNDECIDED
+
+
+cdef int follow_best(Local* loc, int start) noexcept nogil:
+    """Follow loc.heap[r] = chosen arc of row r until it ends or closes a cycle; the cycle's arcs go to loc.where."""
+    cdef int r = start, k, n = 0
+    cdef int* best = loc.heap
+    for k in range(loc.n):
+        loc.mark[k] = -1
+    while best[r] >= 0 and loc.mark[r] < 0:
+        loc.mark[r] = n
+        n += 1
+        r = loc.col[best[r]]
+    if best[r] < 0:
+        return C_OK
+    start = r
+    n = 0
+    while True:
+        loc.where[n] = loc.arc[best[r]]
+        n += 1
+        r = loc.col[best[r]]
+        if r == start:
+            break
+    loc.n_cycle = n
+    return C_DIVERGED
+
+
+# --- 3  Values -------------------------------------------------------------------------------
+
+cdef double sweep_values(Local* loc, double exit_weight) noexcept nogil:
+    """One Gauss-Seidel sweep of z = M z + b in rank order; returns the largest relative change, inf on overflow."""
+    cdef int r, k
+    cdef double total, change, largest = 0.0
+    for r in range(loc.n):
+        total = exit_weight if r == 0 else 0.0
+        for k in range(loc.row[r], loc.row[r + 1]):
+            total += loc.w[k] * loc.z[loc.col[k]]
+        change = total - loc.z[r]
+        loc.d[r] = change
+        loc.z[r] = total
+        if not (total <= OVERFLOW):
+            return INFINITY
+        if fabs(change) > largest * total:
+            largest = fabs(change) / total
+    return largest
+
+
+cdef void sweep_homogeneous(Local* loc, double* x, const double* source, double gamma) noexcept nogil:
+    """x <- (I - L)^-1 (U x + source), with M = L + U split at the diagonal; source NULL is 0."""
+    cdef int r, k
+    cdef double total
+    for r in range(loc.n):
+        total = 0.0
+        for k in range(loc.row[r], loc.row[r + 1]):
+            total += loc.w[k] * x[loc.col[k]]
+        x[r] = gamma * total + (source[r] if source != NULL else 0.0)
+
+
+cdef double certify_values(Local* loc, int max_sweeps) noexcept nogil:
+    """Proven bound on max |log z* - log z| / max(1, |V|) after a sweep, rounding included; inf if none is found.
+
+    With H = (I - L)^-1 U the error e of the sweep's result obeys |e| <= (I - H)^-1 s for
+    s = (I - L)^-1 (U |d| + g), where g bounds the rounding of one row (sums of positive terms and the
+    rounding of u + phi_col - phi_row). Summing y = s + H s + ... until H^K s <= theta s gives
+    |e| <= y / (1 - theta) (Collatz-Wielandt). Leaves y / z in loc.s and the contraction of y in loc.eta.
+    """
+    cdef int r, k, sweep
+    cdef double theta = 1.0, ratio, bound = 0.0, slack = 1.0, scale, size
+    cdef double* s = loc.s
+    cdef double* t = loc.t
+    cdef double* y = loc.y
+    for r in range(loc.n):
+        t[r] = fabs(loc.d[r])
+        # y holds the source g until s is formed
+        size = fabs(loc.phi[r])
+        for k in range(loc.row[r], loc.row[r + 1]):
+            if fabs(loc.phi[loc.col[k]]) > size:
+                size = fabs(loc.phi[loc.col[k]])
+        y[r] = EPS * (loc.row[r + 1] - loc.row[r] + 4.0 + 4.0 * size) * loc.z[r]
+    if not loc.exit:
+        t[0] = 0.0
+        y[0] = 0.0
+    sweep_homogeneous(loc, t, y, 1.0)
+    memcpy(s, t, loc.n * sizeof(double))
+    memcpy(y, t, loc.n * sizeof(double))
+    for sweep in range(max_sweeps):
+        sweep_homogeneous(loc, t, NULL, 1.0)
+        theta = 0.0
+        for r in range(loc.n):
+            if t[r] > theta * s[r]:
+                theta = t[r] / s[r]
+        if theta <= 0.5:
+            break
+        for r in range(loc.n):
+            y[r] += t[r]
+        if not (theta < INFINITY) or loc.stop[0]:
+            return INFINITY
+    if theta > 0.5:
+        return INFINITY
+    for r in range(loc.n):
+        if s[r] > 0.0:
+            ratio = (s[r] - t[r]) / y[r]
+            if ratio < slack:
+                slack = ratio
+        scale = fabs(loc.phi[r] + log(loc.z[r]))
+        ratio = y[r] / ((1.0 - theta) * loc.z[r])
+        s[r] = y[r] / loc.z[r]
+        # -log(1 - x) bounds the error of the logarithm on both sides
+        ratio = ratio / (1.0 - ratio) if ratio < 1.0 else INFINITY
+        if scale > 1.0:
+            ratio /= scale
+        if ratio > bound:
+            bound = ratio
+    loc.eta = 1.0 - slack
+    return bound
+
+
+cdef int certify_divergence(Local* loc) noexcept nogil:
+    """Whether some x >= 0 has H_S x >= x on a set S of states: then the spectral radius is at least 1.
+
+    x is the last change of the values; S shrinks until every state of it holds or none is left. "At least" is
+    meant to 1e-13, the resolution of the doubles. A loop inside S goes to loc.where.
+    """
+    cdef int r, k, sweep, removed, size = loc.n, start = 0
+    cdef double* x = loc.d
+    cdef double* t = loc.t
+    cdef double best, largest = 0.0
+    for r in range(loc.n):
+        if not (x[r] > 0.0 and x[r] < INFINITY):
+            x[r] = 0.0
+            size -= 1
+    for sweep in range(200):
+        if size == 0:
+            return C_OK
+        memcpy(t, x, loc.n * sizeof(double))
+        removed = 0
+        for r in range(loc.n):
+            if x[r] > 0.0:
+                best = 0.0
+                for k in range(loc.row[r], loc.row[r + 1]):
+                    best += loc.w[k] * t[loc.col[k]]
+                if best < x[r] * (1.0 - 1e-13):
+                    x[r] = 0.0
+                    removed += 1
+                    best = 0.0
+                t[r] = best
+        size -= removed
+        if removed == 0:
+            break
+    if size == 0 or removed:
+        return C_OK
+    for r in range(loc.n):
+        loc.heap[r] = -1
+        best = 0.0
+        if x[r] > 0.0:
+            for k in range(loc.row[r], loc.row[r + 1]):
+                if loc.w[k] * x[loc.col[k]] > best:
+                    best = loc.w[k] * x[loc.col[k]]
+                    loc.heap[r] = k
+            if x[r] > largest:
+                largest = x[r]
+                start = r
+    return follow_best(loc, start)
+
+
+cdef int solve_linear(Local* loc, double tol, int max_sweeps) noexcept nogil:
+    """Sweep z = M z + b from z = 1 until the certificate is below `tol`, or divergence is certified."""
+    cdef int r, test = 8, sweep, tried = 0
+    cdef double change = 0.0, before, rate, trigger = tol
+    cdef double exit_weight = exp(-loc.phi[0])
+    for r in range(loc.n):
+        loc.z[r] = 1.0
+    for sweep in range(1, max_sweeps + 1):
+        before = change
+        change = sweep_values(loc, exit_weight)
+        loc.n_sweeps += 1
+        if not (change < INFINITY):
+            return C_OVERFLOW
+        if loc.stop[0]:
+            return C_STOPPED
+        rate = change / before if sweep > 1 and before > 0.0 else 1.0
+        if change <= 4.0 * EPS or (rate < 1.0 and change * rate / (1.0 - rate) <= 0.25 * trigger):
+            loc.bound = certify_values(loc, 64 + 2 * sweep)
+            if loc.bound <= tol:
+                return C_OK
+            # further sweeps help while the changes are above rounding
+            if change <= 4.0 * EPS:
+                tried += 1
+                if tried >= 3:
+                    return C_OK if loc.bound < INFINITY else C_UNDECIDED
+            trigger *= 0.25
+        if sweep == test:
+            test *= 2
+            if certify_divergence(loc) == C_DIVERGED:
+                return C_DIVERGED
+    return C_UNDECIDED
+
+
+cdef void sweep_logs(Local* loc, const double* u) noexcept nogil:
+    """phi_r <- log sum exp(u + phi_col), the pure log-domain sweep: for sums beyond the range of doubles."""
+    cdef int r, k
+    cdef double top, total, value
+    for r in range(0 if loc.exit else 1, loc.n):
+        top = 0.0 if r == 0 else -INFINITY
+        for k in range(loc.row[r], loc.row[r + 1]):
+            value = u[loc.arc[k]] + loc.phi[loc.col[k]]
+            if value > top:
+                top = value
+        total = exp(-top) if r == 0 else 0.0
+        for k in range(loc.row[r], loc.row[r + 1]):
+            total += exp(u[loc.arc[k]] + loc.phi[loc.col[k]] - top)
+        loc.phi[r] = top + log(total)
+
+
+cdef int solve_values(Local* loc, const double* u, double tol, int max_sweeps) noexcept nogil:
+    """Values in the potential of the shortest paths; where z overflows, log sweeps make a better potential."""
+    cdef int attempt, sweep, r, status = C_OVERFLOW
+    for attempt in range(40):
+        reweight(loc, u)
+        status = solve_linear(loc, tol, max_sweeps)
+        if status != C_OVERFLOW:
+            break
+        for sweep in range(4):
+            sweep_logs(loc, u)
+            loc.n_sweeps += 1
+        if loc.stop[0]:
+            return C_STOPPED
+        # values beyond any path's utility by this much only a divergent sum reaches: let the sweeps certify it
+    if status == C_OVERFLOW:
+        return C_UNDECIDED
+    if status == C_OK:
+        for r in range(loc.n):
+            loc.phi[r] += log(loc.z[r])
+    return status
+
+
+cdef void choice_probabilities(Local* loc, const double* u) noexcept nogil:
+    """w <- P(arc | row) = exp(u + gamma V_col - V_row), scaled so that each row sums to 1 (with the exit) to rounding."""
+    cdef int r, k
+    cdef double total
+    for r in range(loc.n):
+        total = exp(-loc.phi[0]) if r == 0 and loc.exit else 0.0
+        for k in range(loc.row[r], loc.row[r + 1]):
+            loc.w[k] = exp(u[loc.arc[k]] + loc.gamma * loc.phi[loc.col[k]] - loc.phi[r])
+            total += loc.w[k]
+        if total > 0.0:
+            for k in range(loc.row[r], loc.row[r + 1]):
+                loc.w[k] /= total
+
+
+cdef double bellman_residual(Local* loc, const double* u) noexcept nogil:
+    """d <- T V - V for T V = log sum exp(u + gamma V), w <- its softmax; returns the largest |d|."""
+    cdef int r, k
+    cdef double top, total, largest = 0.0
+    loc.d[0] = 0.0
+    for r in range(0 if loc.exit else 1, loc.n):
+        top = 0.0 if r == 0 else -INFINITY
+        for k in range(loc.row[r], loc.row[r + 1]):
+            loc.w[k] = u[loc.arc[k]] + loc.gamma * loc.phi[loc.col[k]]
+            if loc.w[k] > top:
+                top = loc.w[k]
+        total = exp(-top) if r == 0 else 0.0
+        for k in range(loc.row[r], loc.row[r + 1]):
+            loc.w[k] = exp(loc.w[k] - top)
+            total += loc.w[k]
+        for k in range(loc.row[r], loc.row[r + 1]):
+            loc.w[k] /= total
+        loc.d[r] = top + log(total) - loc.phi[r]
+        if fabs(loc.d[r]) > largest:
+            largest = fabs(loc.d[r])
+    return largest
+
+
+cdef int solve_discounted(Local* loc, const double* u, double tol, int max_sweeps) noexcept nogil:
+    """V = log sum exp(u + gamma V) by Newton's method (soft policy iteration), each step solved by sweeps.
+
+    The bound is |V - V*| <= |T V - V| / (1 - gamma), a contraction's, plus the rounding of T.
+    """
+    cdef int r, k, step, stalled = 0
+    cdef double residual, least = INFINITY, largest, change, value, size
+    loc.phi[0] = 0.0
+    for r in range(1, loc.n):
+        loc.phi[r] = 0.0
+        value = -INFINITY
+        for k in range(loc.row[r], loc.row[r + 1]):
+            if loc.col[k] < r and u[loc.arc[k]] + loc.gamma * loc.phi[loc.col[k]] > value:
+                value = u[loc.arc[k]] + loc.gamma * loc.phi[loc.col[k]]
+        loc.phi[r] = value
+    for step in range(200):
+        residual = bellman_residual(loc, u)
+        size = 1.0
+        for r in range(loc.n):
+            size = max(size, fabs(loc.phi[r]))
+        loc.bound = (residual + 8.0 * EPS * size) / ((1.0 - loc.gamma) * size)
+        loc.eta = loc.gamma
+        if loc.bound <= tol:
+            return C_OK
+        stalled = stalled + 1 if residual >= 0.5 * least else 0
+        least = min(least, residual)
+        if stalled >= 6 and residual <= 64.0 * EPS * size:
+            return C_OK
+        memcpy(loc.t, loc.d, loc.n * sizeof(double))
+        while True:
+            change = 0.0
+            largest = 0.0
+            for r in range(loc.n):
+                value = 0.0
+                for k in range(loc.row[r], loc.row[r + 1]):
+                    value += loc.w[k] * loc.t[loc.col[k]]
+                value = loc.d[r] + loc.gamma * value
+                change = max(change, fabs(value - loc.t[r]))
+                largest = max(largest, fabs(value))
+                loc.t[r] = value
+            loc.n_sweeps += 1
+            if loc.stop[0]:
+                return C_STOPPED
+            if loc.n_sweeps > max_sweeps:
+                return C_UNDECIDED
+            if change <= max(1e-3 * (1.0 - loc.gamma) * largest, EPS * size):
+                break
+        for r in range(loc.n):
+            loc.phi[r] += loc.t[r]
+    return C_UNDECIDED
+
+
+# --- 4  Visitation frequencies ------------------------------------------------------------------
+
+cdef int solve_visits(Local* loc, double tol, int max_sweeps, double* error) noexcept nogil:
+    """F = q + gamma P' F by pushing the mass in flight `acc` along the arcs, far states first.
+
+    A sweep moves each state's mass once, so nothing is lost: what is not yet in F is in acc. With the certificate's
+    weights s (H s <= eta s) the weighted mass in flight falls by eta a sweep, and the visits still missing are at
+    most kappa / (1 - eta) * sum(s * acc), kappa = max of the expected run of descending steps over s. Under a discount
+    they are at most sum |acc| / (1 - gamma).
+    """
+    cdef int r, k, sweep
+    cdef double mass, total = 0.0, kappa = 0.0, flying, cut
+    if loc.gamma < 1.0:
+        kappa = 1.0
+        for r in range(loc.n):
+            loc.s[r] = 1.0
+    else:
+        # under "exit" the destination is a visit like another, under first arrival the end
+        loc.t[0] = 1.0 if loc.exit else 0.0
+        if loc.exit:
+            kappa = 1.0 / loc.s[0]
+        for r in range(1, loc.n):
+            mass = 1.0
+            for k in range(loc.row[r], loc.row[r + 1]):
+                if loc.col[k] < r:
+                    mass += loc.w[k] * loc.t[loc.col[k]]
+            loc.t[r] = mass
+            if loc.s[r] * kappa < mass:
+                kappa = mass / loc.s[r]
+    for r in range(loc.n):
+        loc.flow[r] = 0.0
+        total += fabs(loc.acc[r])
+    cut = 1e-22 * total
+    for sweep in range(max_sweeps):
+        for r in range(loc.n - 1, -1 if loc.exit else 0, -1):
+            mass = loc.acc[r]
+            if fabs(mass) <= cut:
+                continue
+            loc.acc[r] = 0.0
+            loc.flow[r] += mass
+            mass *= loc.gamma
+            for k in range(loc.row[r], loc.row[r + 1]):
+                loc.acc[loc.col[k]] += loc.w[k] * mass
+        loc.n_adjoint += 1
+        flying = 0.0
+        for r in range(0 if loc.exit else 1, loc.n):
+            flying += loc.s[r] * fabs(loc.acc[r])
+        error[0] = kappa / (1.0 - loc.eta) * flying
+        if error[0] <= tol * total:
+            return C_OK
+        if loc.stop[0]:
+            return C_STOPPED
+    return C_UNDECIDED
+
+
+cdef void scatter_flow(const Local* loc, double* arc_flow) noexcept nogil:
+    """arc_flow += F_row P."""
+    cdef int r, k
+    for r in range(loc.n):
+        if loc.flow[r] != 0.0:
+            for k in range(loc.row[r], loc.row[r + 1]):
+                arc_flow[loc.arc[k]] += loc.flow[r] * loc.w[k]
+
+
+# --- 5  Derivatives in features ------------------------------------------------------------------
+
+cdef int solve_tangents(Local* loc, const double* x, int n_features, double tol, int max_sweeps,
+                        double* rhs, double* tangent) noexcept nogil:
+    """dV = P (x + gamma dV): derivatives of every value in the weights of linear features, all features in a sweep."""
+    cdef int r, k, f, sweep
+    cdef double change, excess, value, size = 1.0
+    cdef const double* source
+    for r in range(loc.n):
+        for f in range(n_features):
+            rhs[r * n_features + f] = 0.0
+            tangent[r * n_features + f] = 0.0
+        for k in range(loc.row[r], loc.row[r + 1]):
+            source = x + <size_t>loc.arc[k] * n_features
+            for f in range(n_features):
+                rhs[r * n_features + f] += loc.w[k] * source[f]
+    for sweep in range(max_sweeps):
+        excess = 0.0
+        for r in range(0 if loc.exit else 1, loc.n):
+            change = 0.0
+            for f in range(n_features):
+                value = 0.0
+                for k in range(loc.row[r], loc.row[r + 1]):
+                    value += loc.w[k] * tangent[loc.col[k] * n_features + f]
+                value = rhs[r * n_features + f] + loc.gamma * value
+                change = max(change, fabs(value - tangent[r * n_features + f]))
+                size = max(size, fabs(value))
+                tangent[r * n_features + f] = value
+            if change > excess * loc.s[r]:
+                excess = change / loc.s[r]
+        # |error| <= excess * eta / (1 - eta) * s, as H s <= eta s
+        value = 0.0
+        for r in range(0 if loc.exit else 1, loc.n):
+            value = max(value, loc.s[r])
+        if excess * value * loc.eta / (1.0 - loc.eta) <= tol * size:
+            return C_OK
+        if excess * value <= 4.0 * EPS * size:
+            return C_OK
+        if loc.stop[0]:
+            return C_STOPPED
+    return C_UNDECIDED
+
+
+cdef void add_hessian(const Local* loc, const double* x, int n_features, const double* tangent,
+                      double* a, double* hessian) noexcept nogil:
+    """hessian += sum_r F_r (sum P a a' - dV dV'), a = x + gamma dV_col: the second derivative of sum_q q V."""
+    cdef int r, k, f, g
+    cdef double weight
+    for r in range(loc.n):
+        if loc.flow[r] == 0.0:
+            continue
+        for k in range(loc.row[r], loc.row[r + 1]):
+            weight = loc.flow[r] * loc.w[k]
+            for f in range(n_features):
+                a[f] = (x[<size_t>loc.arc[k] * n_features + f] + loc.gamma * tangent[loc.col[k] * n_features + f]
+                        - tangent[r * n_features + f])
+            # sum P (a - dV)(a - dV)' equals sum P a a' - dV dV' as P sums to 1, without the cancellation
+            for f in range(n_features):
+                for g in range(f + 1):
+                    hessian[f * n_features + g] += weight * a[f] * a[g]
+        if r == 0:
+            # the exit: a = 0 with the probability that the row lacks
+            weight = 1.0
+            for k in range(loc.row[0], loc.row[1]):
+                weight -= loc.w[k]
+            weight *= loc.flow[0]
+            for f in range(n_features):
+                for g in range(f + 1):
+                    hessian[f * n_features + g] += weight * tangent[f] * tangent[g]
+
+
+# --- 6  Paths of bounded length ---------------------------------------------------------------------
+
+cdef void bounded_step(const Local* loc, const double* u, int active, const double* before, double* after) noexcept nogil:
+    """after_r = log sum exp(u + before_col): one more arc allowed. Rows from `active` on reach nothing yet."""
+    cdef int r, k
+    cdef double top, total
+    for r in range(loc.n):
+        after[r] = -INFINITY
+    after[0] = 0.0
+    for r in range(0 if loc.exit else 1, active):
+        top = 0.0 if r == 0 else -INFINITY
+        for k in range(loc.row[r], loc.row[r + 1]):
+            top = max(top, u[loc.arc[k]] + before[loc.col[k]])
+        if top == -INFINITY:
+            continue
+        total = exp(-top) if r == 0 else 0.0
+        for k in range(loc.row[r], loc.row[r + 1]):
+            total += exp(u[loc.arc[k]] + before[loc.col[k]] - top)
+        after[r] = top + log(total)
+
+
+cdef int reached_within(const Local* loc, const double* hops, int steps) noexcept nogil:
+    """How many ranks lie within `steps` arcs of the destination; ranks are ordered by hops."""
+    cdef int low = 0, high = loc.n, middle
+    while low < high:
+        middle = (low + high) // 2
+        if hops[middle] <= steps:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef int bounded_forward(Local* loc, const double* u, const double* hops, int max_steps, int stride,
+                         double* keep) noexcept nogil:
+    """V_t for t = 0 ... max_steps; every stride-th is kept in rows of `keep`. The last is left in loc.phi."""
+    cdef int t
+    cdef double* before = loc.z
+    cdef double* after = loc.t
+    bounded_step(loc, u, 0, loc.phi, before)
+    memcpy(keep, before, loc.n * sizeof(double))
+    for t in range(1, max_steps + 1):
+        bounded_step(loc, u, reached_within(loc, hops, t), before, after)
+        before, after = after, before
+        if t % stride == 0:
+            memcpy(keep + <size_t>(t // stride) * loc.n, before, loc.n * sizeof(double))
+        if loc.stop[0]:
+            return C_STOPPED
+    memcpy(loc.phi, before, loc.n * sizeof(double))
+    loc.n_sweeps = max_steps
+    loc.bound = 4.0 * EPS * max_steps
+    return C_OK
+
+
+cdef int bounded_visits(Local* loc, const double* u, const double* hops, int max_steps, int stride,
+                        const double* keep, double* segment, double* arc_flow) noexcept nogil:
+    """Mass of the queries pushed forward in time under the time-indexed policy; V_t is recomputed from the kept rows."""
+    cdef int t, low, high = max_steps, r, k
+    cdef double share
+    cdef const double* now
+    cdef const double* later
+    cdef double* mass = loc.acc
+    cdef double* moved = loc.d
+    while high > 0:
+        low = ((high - 1) // stride) * stride
+        memcpy(segment, keep + <size_t>(low // stride) * loc.n, loc.n * sizeof(double))
+        for t in range(low + 1, high + 1):
+            bounded_step(loc, u, reached_within(loc, hops, t), segment + <size_t>(t - 1 - low) * loc.n,
+                         segment + <size_t>(t - low) * loc.n)
+        for t in range(high, low, -1):
+            now = segment + <size_t>(t - low) * loc.n
+            later = segment + <size_t>(t - 1 - low) * loc.n
+            memset(moved, 0, loc.n * sizeof(double))
+            for r in range(0 if loc.exit else 1, loc.n):
+                if mass[r] == 0.0:
+                    continue
+                for k in range(loc.row[r], loc.row[r + 1]):
+                    if later[loc.col[k]] > -INFINITY:
+                        share = mass[r] * exp(u[loc.arc[k]] + later[loc.col[k]] - now[r])
+                        moved[loc.col[k]] += share
+                        arc_flow[loc.arc[k]] += share
+            memcpy(mass, moved, loc.n * sizeof(double))
+        high = low
+        if loc.stop[0]:
+            return C_STOPPED
+    loc.n_adjoint = max_steps
+    return C_OK
+
+
+cdef int bounded_tangents(Local* loc, const double* u, const double* x, int n_features, const double* hops,
+                          int max_steps, double* older, double* newer) noexcept nogil:
+    """dV_t = P_t (x + dV_{t-1}), forward in t beside the values; the last is left in `newer`'s place via a copy."""
+    cdef int t, r, k, f, active
+    cdef double share
+    cdef double* before = loc.z
+    cdef double* after = loc.t
+    cdef double* dbefore = older
+    cdef double* dafter = newer
+    bounded_step(loc, u, 0, loc.phi, before)
+    memset(older, 0, <size_t>loc.n * n_features * sizeof(double))
+    memset(newer, 0, <size_t>loc.n * n_features * sizeof(double))
+    for t in range(1, max_steps + 1):
+        active = reached_within(loc, hops, t)
+        bounded_step(loc, u, active, before, after)
+        for r in range(0 if loc.exit else 1, active):
+            for f in range(n_features):
+                dafter[r * n_features + f] = 0.0
+            for k in range(loc.row[r], loc.row[r + 1]):
+                if before[loc.col[k]] == -INFINITY:
+                    continue
+                share = exp(u[loc.arc[k]] + before[loc.col[k]] - after[r])
+                for f in range(n_features):
+                    dafter[r * n_features + f] += share * (
+                        x[<size_t>loc.arc[k] * n_features + f] + dbefore[loc.col[k] * n_features + f])
+        before, after = after, before
+        dbefore, dafter = dafter, dbefore
+        if loc.stop[0]:
+            return C_STOPPED
+    if dbefore != newer:
+        memcpy(newer, older, <size_t>loc.n * n_features * sizeof(double))
+    return C_OK
+
+
+# --- 7  One destination after another ------------------------------------------------------------------
+
+def solve_destinations(
+    const int[::1] indptr, const int[::1] head, const int[::1] arc,
+    const int[::1] in_indptr, const int[::1] in_tail, const int[::1] in_arc,
+    const double[::1] utility, const int[::1] destination,
+    const int[::1] query_ptr, const int[::1] query_state, const double[::1] query_weight,
+    bint exit, double discount, int max_steps, double tol, int max_sweeps,
+    double[::1] arc_flow, const double[:, ::1] features, bint want_hessian,
+    double[::1] all_values, double[::1] all_probabilities, const int[::1] stop,
+):
+    """Soft values, expected arc counts and derivatives for destinations one after another.
+
+    Parameters
+    ----------
+    indptr, head, arc, in_indptr, in_tail, in_arc : the graph, by tail and by head
+    utility : (n_arcs,) finite or -inf
+    destination : (n_tasks,)
+    query_ptr, query_state, query_weight : per destination the states whose V is asked, and the weight of each
+        in the expected arc counts (its sign too)
+    exit : stopping rule "exit" instead of "first_arrival"
+    discount : in (0, 1]
+    max_steps : paths of at most this many arcs; < 0 for no limit (then discount < 1 is allowed)
+    tol : promised bound on |V - V*| / max(1, |V|), rounding included
+    arc_flow : (n_arcs,) added to; empty when not asked
+    features : (n_arcs, k); empty when no tangents are asked
+    want_hessian : also sum of weight * second derivative of V (not with max_steps)
+    all_values, all_probabilities : (n_states,), (n_arcs,) of the last destination; empty when not asked.
+        When all_values is asked every state is an origin.
+    stop : a flag that another thread sets to end early
+
+    Returns
+    -------
+    dict of arrays: value (n_queries,), tangent (n_queries, k), hessian (k, k), status, n_sweeps, n_adjoint, bound,
+    flow_error (n_tasks,), failed (index of the task that ended the run, or -1), cycle (its arcs), n_divergent
+    """
+    cdef int n = indptr.shape[0] - 1, m = head.shape[0], n_tasks = destination.shape[0]
+    cdef int n_features = features.shape[1], n_queries = query_state.shape[0]
+    cdef bint want_flow = arc_flow.shape[0] > 0, want_values = all_values.shape[0] > 0
+    cdef bint bounded = max_steps >= 0, want_probabilities = all_probabilities.shape[0] > 0
+    cdef bint positive = False
+    cdef int stride = 1
+    while bounded and stride * stride < max_steps:
+        stride += 1
+    cdef int size = max(n, 1), arcs = max(m, 1), k
+    ints = np.empty((6, size + 1), dtype=np.intc)
+    alive_array = np.ones(size, dtype=np.intc)
+    cols = np.empty((2, arcs), dtype=np.intc)
+    weights = np.empty(arcs)
+    doubles = np.empty((11, size))
+    tangents = np.empty((2, size * n_features + 1))
+    hessian_array = np.zeros((n_features, n_features))
+    scratch = np.empty(n_features + 1)
+    kept = np.empty(((max_steps // stride + 2) if bounded else 1, size if bounded else 1))
+    segments = np.empty(((stride + 1) if bounded else 1, size if bounded else 1))
+    value_array = np.full(n_queries, -np.inf)
+    query_tangent = np.zeros((n_queries, n_features))
+    status_array = np.zeros(n_tasks, dtype=np.intc)
+    sweeps_array = np.zeros((2, n_tasks), dtype=np.intc)
+    bounds_array = np.zeros((2, n_tasks))
+    cdef int[:, ::1] iv = ints, cv = cols, sweeps = sweeps_array
+    cdef int[::1] alive = alive_array, status = status_array
+    cdef double[:, ::1] dv = doubles, tv = tangents, kv = kept, sv = segments, bounds = bounds_array
+    cdef double[:, ::1] hessian = hessian_array, out_tangent = query_tangent
+    cdef double[::1] wv = weights, value = value_array, sc = scratch
+    cdef Graph g
+    cdef Local loc
+    cdef int failed = -1, task, q, r, f, outcome, limit
+    cdef const double* u = &utility[0] if m else NULL
+    cdef const double* x = &features[0, 0] if n_features and m else NULL
+    cdef double* hops = &dv[9, 0]
+    cdef double* tangent = &tv[1, 0]
+    g.n_states = n
+    g.indptr = &indptr[0]
+    g.head = &head[0] if m else NULL
+    g.arc = &arc[0] if m else NULL
+    g.in_indptr = &in_indptr[0]
+    g.in_tail = &in_tail[0] if m else NULL
+    g.in_arc = &in_arc[0] if m else NULL
+    loc.exit = exit
+    loc.gamma = discount
+    loc.state = &iv[0, 0]
+    loc.rank = &iv[1, 0]
+    loc.row = &iv[2, 0]
+    loc.mark = &iv[3, 0]
+    loc.heap = &iv[4, 0]
+    loc.where = &iv[5, 0]
+    loc.col = &cv[0, 0]
+    loc.arc = &cv[1, 0]
+    loc.w = &wv[0]
+    loc.phi = &dv[0, 0]
+    loc.z = &dv[1, 0]
+    loc.d = &dv[2, 0]
+    loc.s = &dv[3, 0]
+    loc.t = &dv[4, 0]
+    loc.y = &dv[5, 0]
+    loc.flow = &dv[6, 0]
+    loc.acc = &dv[7, 0]
+    loc.stop = <const volatile int*>&stop[0]
+    loc.n_cycle = 0
+    with nogil:
+        for k in range(m):
+            if utility[k] > 0.0:
+                positive = True
+                break
+        for task in range(n_tasks):
+            loc.n_sweeps = loc.n_adjoint = 0
+            loc.bound = loc.eta = 0.0
+            # which states matter, in which order
+            if not want_values:
+                mark_forward(&g, &loc, u, destination[task], &query_state[query_ptr[task]] if query_ptr[task + 1] > query_ptr[task] else NULL,
+                             query_ptr[task + 1] - query_ptr[task], &alive[0])
+            if bounded or discount < 1.0 or positive:
+                limit = max_steps if bounded else -1
+                order_by_hops(&g, &loc, u, destination[task], &alive[0], limit, hops)
+                gather_rows(&g, &loc, u)
+                outcome = C_OK if bounded or discount < 1.0 else relax_hard(&loc, u)
+            else:
+                order_by_cost(&g, &loc, u, destination[task], &alive[0], &dv[8, 0])
+                gather_rows(&g, &loc, u)
+                outcome = C_OK
+            # values
+            if outcome == C_OK:
+                if bounded:
+                    outcome = bounded_forward(&loc, u, hops, max_steps, stride, &kv[0, 0])
+                elif discount < 1.0:
+                    outcome = solve_discounted(&loc, u, tol, max_sweeps)
+                else:
+                    outcome = solve_values(&loc, u, tol, max_sweeps)
+            if outcome == C_OK:
+                for q in range(query_ptr[task], query_ptr[task + 1]):
+                    r = loc.rank[query_state[q]]
+                    if r >= 0:
+                        value[q] = loc.phi[r]
+                if want_values:
+                    for r in range(n):
+                        all_values[r] = -INFINITY
+                    for r in range(loc.n):
+                        all_values[loc.state[r]] = loc.phi[r]
+            # visits and derivatives
+            if outcome == C_OK and (want_flow or n_features or want_probabilities):
+                if not bounded:
+                    choice_probabilities(&loc, u)
+                if want_probabilities:
+                    for k in range(m):
+                        all_probabilities[k] = 0.0
+                    for k in range(loc.row[loc.n]):
+                        all_probabilities[loc.arc[k]] = loc.w[k]
+                if want_flow:
+                    for r in range(loc.n):
+                        loc.acc[r] = 0.0
+                    for q in range(query_ptr[task], query_ptr[task + 1]):
+                        r = loc.rank[query_state[q]]
+                        if r >= 0 and value[q] > -INFINITY:
+                            loc.acc[r] += query_weight[q]
+                    if bounded:
+                        outcome = bounded_visits(&loc, u, hops, max_steps, stride, &kv[0, 0], &sv[0, 0], &arc_flow[0])
+                    else:
+                        outcome = solve_visits(&loc, tol, max_sweeps, &bounds[1, task])
+                        scatter_flow(&loc, &arc_flow[0])
+                if outcome == C_OK and n_features:
+                    if bounded:
+                        outcome = bounded_tangents(&loc, u, x, n_features, hops, max_steps, &tv[0, 0], tangent)
+                    else:
+                        if discount < 1.0:
+                            for r in range(loc.n):
+                                loc.s[r] = 1.0
+                        outcome = solve_tangents(&loc, x, n_features, tol, max_sweeps, &tv[0, 0], tangent)
+                    for q in range(query_ptr[task], query_ptr[task + 1]):
+                        r = loc.rank[query_state[q]]
+                        if r >= 0:
+                            for f in range(n_features):
+                                out_tangent[q, f] = tangent[r * n_features + f]
+                    if outcome == C_OK and want_hessian and want_flow and not bounded:
+                        add_hessian(&loc, x, n_features, tangent, &sc[0], &hessian[0, 0])
+            status[task] = outcome
+            sweeps[0, task] = loc.n_sweeps
+            sweeps[1, task] = loc.n_adjoint
+            bounds[0, task] = loc.bound
+            if outcome != C_OK:
+                failed = task
+                break
+    lower = np.tril(hessian_array)
+    return {
+        "value": value_array, "tangent": query_tangent, "hessian": lower + np.tril(lower, -1).T,
+        "status": status_array, "n_sweeps": sweeps_array[0], "n_adjoint": sweeps_array[1],
+        "bound": bounds_array[0], "flow_error": bounds_array[1], "failed": failed,
+        "cycle": ints[5, :loc.n_cycle].copy() if failed >= 0 and status_array[failed] == DIVERGED
+        else np.empty(0, dtype=np.intc),
+        "n_local": loc.n if n_tasks else 0,
+    }
+
+
+# --- 8  Reading the solution ------------------------------------------------------------------
+
+def openmp_enabled():
+    """Whether this build has OpenMP. Destinations run in parallel either way, on Python threads without the GIL."""
+    return bool(FASTIRL_OPENMP)
+
+
+def best_routes(
+    const int[::1] indptr, const int[::1] head, const int[::1] arc,
+    const int[::1] in_indptr, const int[::1] in_tail, const int[::1] in_arc,
+    const double[::1] utility, const int[::1] destination,
+    const int[::1] query_ptr, const int[::1] query_state,
+):
+    """The path of largest utility from each query state to its destination; needs utility <= 0.
+
+    Returns
+    -------
+    route_ptr : (n_queries + 1,) offsets
+    route_arc : the arcs of each path, in order; none where the destination is out of reach
+    best_value : (n_queries,) its utility, -inf where out of reach
+    """
+    cdef int n = indptr.shape[0] - 1, m = head.shape[0], size = max(n, 1)
+    cdef int task, q, r, k, best, state, total = 0, room = 1024
+    cdef double gain
+    ints = np.empty((5, size), dtype=np.intc)
+    doubles = np.empty((2, size))
+    alive_array = np.ones(size, dtype=np.intc)
+    values_array = np.full(query_state.shape[0], -np.inf)
+    ptr_array = np.zeros(query_state.shape[0] + 1, dtype=np.intc)
+    routes_array = np.empty(room, dtype=np.intc)
+    no_stop = np.zeros(1, dtype=np.intc)
+    cdef int[:, ::1] iv = ints
+    cdef double[:, ::1] dv = doubles
+    cdef int[::1] alive = alive_array, ptr = ptr_array, routes = routes_array, flag = no_stop
+    cdef double[::1] values = values_array
+    cdef Graph g
+    cdef Local loc
+    g.n_states = n
+    g.indptr = &indptr[0]
+    g.in_indptr = &in_indptr[0]
+    g.head = &head[0] if m else NULL
+    g.arc = &arc[0] if m else NULL
+    g.in_tail = &in_tail[0] if m else NULL
+    g.in_arc = &in_arc[0] if m else NULL
+    loc.state = &iv[0, 0]
+    loc.rank = &iv[1, 0]
+    loc.heap = &iv[2, 0]
+    loc.where = &iv[3, 0]
+    loc.phi = &dv[0, 0]
+    loc.stop = <const volatile int*>&flag[0]
+    for task in range(destination.shape[0]):
+        with nogil:
+            order_by_cost(&g, &loc, &utility[0] if m else NULL, destination[task], &alive[0], &dv[1, 0])
+        for q in range(query_ptr[task], query_ptr[task + 1]):
+            state = query_state[q]
+            if loc.rank[state] >= 0:
+                values[q] = loc.phi[loc.rank[state]]
+                while state != destination[task]:
+                    # among arcs of equal utility the one nearest the destination, so that no zero loop is entered
+                    best = -1
+                    gain = -INFINITY
+                    for k in range(indptr[state], indptr[state + 1]):
+                        r = loc.rank[head[k]]
+                        if r >= 0 and r < loc.rank[state] and utility[arc[k]] + loc.phi[r] > gain:
+                            gain = utility[arc[k]] + loc.phi[r]
+                            best = k
+                    if total == room:
+                        room *= 2
+                        routes_array = np.concatenate([routes_array, np.empty(total, dtype=np.intc)])
+                        routes = routes_array
+                    routes[total] = arc[best]
+                    total += 1
+                    state = head[best]
+            ptr[q + 1] = total
+    return ptr_array, routes_array[:total].copy(), values_array
+
+
+cdef inline double next_uniform(uint64_t* seed) noexcept nogil:
+    """SplitMix64 (Steele, Lea, Flood 2014), the top 53 bits as a double in [0, 1)."""
+    cdef uint64_t x
+    seed[0] += <uint64_t>0x9E3779B97F4A7C15
+    x = seed[0]
+    x = (x ^ (x >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    x = (x ^ (x >> 27)) * <uint64_t>0x94D049BB133111EB
+    x = x ^ (x >> 31)
+    return (x >> 11) * (1.0 / 9007199254740992.0)
+
+
+cdef int walk(const int* indptr, const int* head, const int* arc, const double* u, const double* values,
+              int n_states, int horizon, int origin, int destination, bint exit, double gamma, uint64_t seed,
+              int limit, int* out) noexcept nogil:
+    """One route under P = exp(u + gamma V_col - V_row); returns its number of arcs, limit + 1 where it is longer."""
+    cdef int state = origin, length = 0, k, chosen, left = horizon
+    cdef double draw
+    cdef const double* now
+    cdef const double* later
+    while True:
+        if state == destination and not exit:
+            return length
+        now = values + <size_t>left * n_states
+        later = now - n_states if horizon else now
+        draw = next_uniform(&seed)
+        if state == destination:
+            draw -= exp(-now[state])
+            if draw < 0.0 or left == 0 and horizon:
+                return length
+        chosen = -1
+        for k in range(indptr[state], indptr[state + 1]):
+            if later[head[k]] > -INFINITY and u[arc[k]] > -INFINITY:
+                chosen = k
+                draw -= exp(u[arc[k]] + gamma * later[head[k]] - now[state])
+                if draw < 0.0:
+                    break
+        # rounding may leave a trace of the last draw: the last possible arc takes it
+        if chosen < 0:
+            return length
+        if length >= limit:
+            return limit + 1
+        if out != NULL:
+            out[length] = arc[chosen]
+        length += 1
+        state = head[chosen]
+        if horizon:
+            left -= 1
+
+
+def sample_routes(
+    const int[::1] indptr, const int[::1] head, const int[::1] arc, const double[::1] utility,
+    const double[:, ::1] values, const int[::1] origin, int destination, bint exit, double discount,
+    const unsigned long long[::1] seed, int limit, int n_threads,
+):
+    """Routes drawn from the policy of `values`, one for each origin and seed; the same for any number of threads.
+
+    values : (1, n_states), or (T + 1, n_states) for paths of at most T arcs, row t with t arcs left.
+    Returns (route_ptr, route_arc, longest); longest is limit + 1 where some route exceeded `limit` arcs.
+    """
+    cdef int n = origin.shape[0], i, horizon = values.shape[0] - 1, n_states = values.shape[1], longest = 0
+    lengths_array = np.zeros(n, dtype=np.intc)
+    cdef int[::1] lengths = lengths_array
+    for i in prange(n, nogil=True, num_threads=n_threads, schedule="static"):
+        lengths[i] = walk(&indptr[0], &head[0], &arc[0], &utility[0], &values[0, 0], n_states, horizon, origin[i],
+                          destination, exit, discount, seed[i], limit, NULL)
+    for i in range(n):
+        longest = max(longest, lengths[i])
+    ptr_array = np.zeros(n + 1, dtype=np.int64)
+    if longest > limit:
+        return ptr_array, np.empty(0, dtype=np.intc), longest
+    np.cumsum(lengths_array, out=ptr_array[1:])
+    routes_array = np.empty(max(ptr_array[n], 1), dtype=np.intc)
+    cdef int[::1] routes = routes_array
+    cdef long long[::1] ptr = ptr_array
+    for i in prange(n, nogil=True, num_threads=n_threads, schedule="static"):
+        walk(&indptr[0], &head[0], &arc[0], &utility[0], &values[0, 0], n_states, horizon, origin[i],
+             destination, exit, discount, seed[i], limit, &routes[ptr[i]] if lengths[i] else NULL)
+    return ptr_array, routes_array[:ptr_array[n]].copy(), longest
+
+
+def bounded_values(
+    const int[::1] indptr, const int[::1] head, const int[::1] arc, const double[::1] utility,
+    int destination, bint exit, int max_steps,
+):
+    """V_t of every state for t = 0 ... max_steps arcs left: (max_steps + 1, n_states). For one destination."""
+    cdef int n = indptr.shape[0] - 1, t, i, k
+    cdef double top, total, value
+    table_array = np.full((max_steps + 1, n), -np.inf)
+    cdef double[:, ::1] table = table_array
+    with nogil:
+        table[0, destination] = 0.0
+        for t in range(1, max_steps + 1):
+            for i in range(n):
+                if i == destination and not exit:
+                    table[t, i] = 0.0
+                    continue
+                top = 0.0 if i == destination else -INFINITY
+                for k in range(indptr[i], indptr[i + 1]):
+                    top = max(top, utility[arc[k]] + table[t - 1, head[k]])
+                if top == -INFINITY:
+                    continue
+                total = exp(-top) if i == destination else 0.0
+                for k in range(indptr[i], indptr[i + 1]):
+                    value = utility[arc[k]] + table[t - 1, head[k]]
+                    if value > -INFINITY:
+                        total += exp(value - top)
+                table[t, i] = top + log(total)
+    return table_array

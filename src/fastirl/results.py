@@ -1,0 +1,141 @@
+"""Frozen results: the arrays, how they were reached, and how far they can be off."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = [
+    "Connectivity", "RouteLogLikelihood", "RouteValues", "Route", "Ratio", "LikelihoodRatioTest",
+]
+
+
+@dataclass(frozen=True)
+class Connectivity:
+    """Strongly connected components of a network.
+
+    Attributes
+    ----------
+    n_components : int
+    sizes : (n_components,) states in each, largest first
+    component : (n_states,) the component of each state, 0 the largest
+    share_of_largest : float, share of the states in the largest component
+    dead_ends : (m,) indices of states without an outgoing arc
+    """
+
+    n_components: int
+    sizes: np.ndarray
+    component: np.ndarray
+    share_of_largest: float
+    dead_ends: np.ndarray
+
+    def __str__(self):
+        shown = ", ".join(f"{size:,}" for size in self.sizes[:4]) + (", …" if self.n_components > 4 else "")
+        return (
+            f"{self.n_components:,} strongly connected component{'s' if self.n_components != 1 else ''} "
+            f"(sizes {shown}); the largest holds {self.share_of_largest:.1%} of the states; "
+            f"{self.dead_ends.size:,} dead ends"
+        )
+
+
+@dataclass(frozen=True)
+class RouteLogLikelihood:
+    """Log likelihood of trips and its exact derivative in the utilities of the arcs.
+
+    Attributes
+    ----------
+    value : float, sum of weight * per_trip
+    per_trip : (n_trips,) log likelihood of each trip, in the order of the trips that were kept
+    gradient : (n_arcs,) derivative in each arc's utility (observed − expected counts at discount 1), a dict of such
+        arrays by group where utilities are a callable of the group, or None where it was not asked
+    method : the engine that ran
+    converged : bool, `error_bound` is within the tolerance
+    error_bound : float, proven bound on the error of every V used, relative to max(1, |V|), rounding included
+    flow_error : float, proven bound on the expected visits that are missing from the gradient (all trips together)
+    n_sweeps, n_adjoint_sweeps : (n_tasks,) sweeps for each destination
+    """
+
+    value: float
+    per_trip: np.ndarray
+    gradient: object
+    method: str
+    converged: bool
+    error_bound: float
+    flow_error: float
+    n_sweeps: np.ndarray
+    n_adjoint_sweeps: np.ndarray
+    stopping: str
+    discount: float
+    max_steps: object
+
+
+@dataclass(frozen=True)
+class RouteValues:
+    """Soft values of every state for one destination.
+
+    Attributes
+    ----------
+    value : (n_states,) V, −inf where the destination is out of reach
+    method : the engine that ran
+    converged : bool
+    error_bound : float, proven bound on |V − V*| / max(1, |V|), rounding included
+    n_sweeps : int
+    """
+
+    value: np.ndarray
+    method: str
+    converged: bool
+    error_bound: float
+    n_sweeps: int
+    stopping: str
+    discount: float
+    max_steps: object
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route through a network.
+
+    Attributes
+    ----------
+    states : (m + 1,) labels of the states, origin first, destination last
+    arcs : (m,) arc indices
+    utility : float, sum of the arcs' utilities
+    log_probability : float, of this route among all routes of the pair
+    """
+
+    states: np.ndarray
+    arcs: np.ndarray
+    utility: float
+    log_probability: float
+
+    def __len__(self):
+        return len(self.arcs)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two weights with its delta-method standard error and 95% interval."""
+
+    name: str
+    estimate: float
+    std_error: float
+    interval: tuple
+
+    def __str__(self):
+        low, high = self.interval
+        return f"{self.name} = {self.estimate:.4g} (s.e. {self.std_error:.3g}, 95% {low:.4g} to {high:.4g})"
+
+
+@dataclass(frozen=True)
+class LikelihoodRatioTest:
+    """Likelihood-ratio test of a restricted against a general model."""
+
+    statistic: float
+    degrees_of_freedom: int
+    p_value: float
+
+    def __str__(self):
+        return (
+            f"likelihood ratio {self.statistic:.4f} on {self.degrees_of_freedom} degrees of freedom, "
+            f"p = {self.p_value:.4g}"
+        )

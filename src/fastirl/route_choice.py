@@ -1,0 +1,701 @@
+"""Route choice on a road network: soft values, likelihoods, flows and routes over many destinations.
+
+Definitions (Fosgerau, Frejinger, Karlstrom 2013; Ziebart 2008). With arc utilities u and a destination d,
+
+    first_arrival   V(d) = 0,  V(i) = log Σ_j exp(u_ij + γ V(j))           the trip ends when it first reaches d
+    exit            V(i) = log(1[i = d] + Σ_j exp(u_ij + γ V(j)))          d offers an exit of utility 0
+
+and P(j | i) = exp(u_ij + γ V(j) − V(i)). The kernels are in `_core.pyx`; `_reference.py` defines them in plain NumPy.
+"""
+
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from . import _core
+from ._validation import float_matrix, float_vector, one_of, positive_number, whole_number
+from .exceptions import (
+    ConvergenceWarning, DivergenceError, InvalidInputError, InvalidTripError, UndecidedError, UnreachableError,
+)
+from .results import Route, RouteLogLikelihood, RouteValues
+from .road_network import STOPPING_RULES
+
+import warnings
+
+__all__ = [
+    "route_log_likelihood", "route_values", "choice_probabilities", "expected_flows", "predict_routes", "sample_routes",
+]
+
+DEFAULT_TOL = 1e-11
+DEFAULT_MAX_SWEEPS = 200_000
+_EMPTY = np.empty(0)
+_NO_FEATURES = np.empty((0, 0))
+
+
+@dataclass(frozen=True)
+class RouteModel:
+    """Which path distribution is meant: stopping rule, discount, bound on length; and how closely it is solved."""
+
+    stopping: str = "first_arrival"
+    discount: float = 1.0
+    max_steps: object = None
+    tol: float = DEFAULT_TOL
+    max_sweeps: int = DEFAULT_MAX_SWEEPS
+    n_threads: object = None
+    method: str = "auto"
+
+    def __post_init__(self):
+        one_of("stopping", self.stopping, STOPPING_RULES)
+        one_of("method", self.method, ("auto", "sweep"))
+        positive_number("discount", self.discount, upper=1.0)
+        positive_number("tol", self.tol)
+        whole_number("max_sweeps", self.max_sweeps, lower=1)
+        if self.max_steps is not None:
+            whole_number("max_steps", self.max_steps, lower=0)
+            if self.discount != 1.0:
+                raise InvalidInputError(
+                    f"`max_steps` needs discount=1: got max_steps={self.max_steps} with discount={self.discount}; "
+                    "use one of the two"
+                )
+        if self.n_threads is not None:
+            whole_number("n_threads", self.n_threads, lower=1)
+
+    @property
+    def threads(self):
+        if self.n_threads is not None:
+            return int(self.n_threads)
+        # the processors this process may use, not those of the machine
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Destinations that one kernel call solves, all under the utilities of one group."""
+
+    group: object
+    destination: np.ndarray
+    query_ptr: np.ndarray
+    first_query: int
+    query_state: np.ndarray
+
+
+class Queries:
+    """(group, destination, state) triples whose V is asked, in the order in which the kernels take them.
+
+    Batches are fixed by the data, not by the number of threads: so sums have the same bits for any number.
+    """
+
+    def __init__(self, group_code, destination, state, groups):
+        triples = np.stack([group_code, destination, state], axis=1).astype(np.int64)
+        unique, self.of = np.unique(triples, axis=0, return_inverse=True)
+        self.of = self.of.reshape(-1)
+        self.n = len(unique)
+        self.state = np.ascontiguousarray(unique[:, 2], dtype=np.intc)
+        self.destination = unique[:, 1]
+        new = np.ones(self.n, bool)
+        new[1:] = (unique[1:, :2] != unique[:-1, :2]).any(axis=1)
+        starts = np.append(np.flatnonzero(new), self.n)
+        task_group = unique[starts[:-1], 0]
+        self.n_tasks = starts.size - 1
+        shared = len(groups) == 1
+        size = 8 if shared and self.n_tasks >= 32 else 1
+        edges = [0]
+        for task in range(1, self.n_tasks + 1):
+            if task == self.n_tasks or task_group[task] != task_group[task - 1] or (shared and task - edges[-1] >= size):
+                edges.append(task)
+        self.batches = [
+            _Batch(
+                group=groups[task_group[a]], destination=np.ascontiguousarray(unique[starts[a:b], 1], dtype=np.intc),
+                query_ptr=(starts[a:b + 1] - starts[a]).astype(np.intc), first_query=int(starts[a]),
+                query_state=self.state[starts[a]:starts[b]],
+            )
+            for a, b in zip(edges[:-1], edges[1:])
+        ]
+
+
+def run_in_order(call, items, n_threads, stop):
+    """call(item) on threads; results come in the order of items, few at a time. An interrupt sets `stop[0]`."""
+    if n_threads == 1 or len(items) == 1:
+        yield from map(call, items)
+        return
+    items = iter(items)
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(call, item))
+                if len(waiting) > 2 * n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BaseException:
+            stop[0] = 1
+            for future in waiting:
+                future.cancel()
+            raise
+
+
+def solve_queries(net, queries, model, utility_of, *, weight=None, features_of=None, hessian=False, on_batch=None,
+                  progress=None):
+    """Values (and flows, tangents, Hessian) of all queries.
+
+    Parameters
+    ----------
+    utility_of, features_of : group -> (n_arcs,), group -> (n_arcs, k)
+    weight : (n_queries,) weight of each query in the expected arc counts, None for values only
+    on_batch : called with (group, arc_flow) after each batch, in order
+
+    Returns
+    -------
+    dict: value (n_queries,), tangent (n_queries, k), hessian, bound, flow_error, n_sweeps, n_adjoint
+    """
+    stop = np.zeros(1, dtype=np.intc)
+    n_features = 0
+
+    def call(batch):
+        utility = utility_of(batch.group)
+        features = _NO_FEATURES if features_of is None else features_of(batch.group)
+        flow = _EMPTY if weight is None else np.zeros(net.n_arcs)
+        part = slice(batch.first_query, batch.first_query + batch.query_state.size)
+        found = _core.solve_destinations(
+            *net._topology.arrays, utility, batch.destination, batch.query_ptr, batch.query_state,
+            _EMPTY if weight is None else np.ascontiguousarray(weight[part]), model.stopping == "exit", model.discount,
+            -1 if model.max_steps is None else model.max_steps, model.tol, model.max_sweeps, flow, features, hessian,
+            _EMPTY, _EMPTY, stop,
+        )
+        return batch, part, flow, found, utility
+
+    value = np.empty(queries.n)
+    parts, sweeps, adjoints, bounds, total_hessian, flow_error = [], [], [], [], 0.0, 0.0
+    for done, (batch, part, flow, found, utility) in enumerate(
+        run_in_order(call, queries.batches, model.threads, stop), start=1
+    ):
+        if found["failed"] >= 0:
+            raise_failure(net, model, utility, batch.destination, found)
+        value[part] = found["value"]
+        if features_of is not None:
+            n_features = found["tangent"].shape[1]
+            parts.append(found["tangent"])
+            total_hessian = total_hessian + found["hessian"]
+        sweeps.append(found["n_sweeps"])
+        adjoints.append(found["n_adjoint"])
+        bounds.append(found["bound"].max())
+        flow_error += found["flow_error"].sum()
+        if on_batch is not None:
+            on_batch(batch.group, flow)
+        if progress is not None:
+            progress(done, len(queries.batches))
+    return {
+        "value": value, "tangent": np.concatenate(parts) if parts else np.empty((queries.n, n_features)),
+        "hessian": total_hessian, "bound": max(bounds), "flow_error": flow_error,
+        "n_sweeps": np.concatenate(sweeps), "n_adjoint": np.concatenate(adjoints),
+    }
+
+
+def raise_failure(net, model, utility, destinations, found):
+    """Turn the kernel's status into the named error."""
+    task = found["failed"]
+    status = found["status"][task]
+    if status == _core.STOPPED:
+        raise KeyboardInterrupt
+    label = label_of(net, destinations[task])
+    if status == _core.DIVERGED:
+        arcs = found["cycle"]
+        loop = tuple(label_of(net, net.tail[arc]) for arc in arcs)
+        total = float(utility[arcs].sum())
+        shown = [repr(item) for item in loop] + [repr(loop[0])]
+        if len(shown) > 9:
+            shown = shown[:4] + [f"… ({len(loop) - 7} more) …"] + shown[-4:]
+        raise DivergenceError(
+            f"the sum over paths to each destination must be finite: to destination {label!r} it is infinite, walks that "
+            f"repeat loops such as {' → '.join(shown)} (total utility {total:.6g}) gain more weight than they lose; make "
+            "utilities more negative (a floor on costs, a constant per arc), ban U-turns, or use discount < 1 or max_steps",
+            destination=label, cycle=loop, cycle_utility=total, n_states=len(loop),
+        )
+    raise UndecidedError(
+        f"the sum over paths to each destination must be found within max_sweeps: to destination {label!r} neither "
+        f"convergence nor divergence was certified in {found['n_sweeps'][task]} sweeps, so the sum is infinite or close to "
+        f"it; raise max_sweeps (now {model.max_sweeps}), or make utilities more negative"
+    )
+
+
+def label_of(net, state):
+    """The user's label of a state, as a Python object."""
+    label = net.state_ids[state]
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def checked_utility(net, utility, name="utility"):
+    """(n_arcs,) utilities, finite or −inf."""
+    return float_vector(name, utility, net.n_arcs, allow_neg_inf=True)
+
+
+class Observed:
+    """What was observed, and which values the log likelihood needs.
+
+    log L_n = Σ_t [u_t + γ V(s_{t+1}) − V(s_t)], with V(destination) = 0 under first arrival and a last − V(destination)
+    under exit. At discount 1 that is u(path) − V(origin).
+
+    Attributes
+    ----------
+    counts : (n_trips, n_arcs) sparse, arcs of each trip
+    queries : Queries; coefficient : (n_trips, n_queries) sparse, how each V enters each trip's log likelihood
+    """
+
+    def __init__(self, net, matched, model, by_group):
+        n = len(matched)
+        self.net, self.matched, self.model = net, matched, model
+        self.counts = sparse.csr_array(
+            (np.ones(matched.arc.size), matched.arc, matched.offsets), shape=(n, net.n_arcs)
+        )
+        self.counts.sum_duplicates()
+        if by_group:
+            labels = matched.group if matched.group is not None else net.state_ids[matched.destination]
+            groups, code = np.unique(labels, return_inverse=True)
+            self.groups = [item.item() if isinstance(item, np.generic) else item for item in groups]
+            self.group_code = code.reshape(-1)
+        else:
+            self.groups, self.group_code = [None], np.zeros(n, int)
+        trip, state, coefficient = self._value_terms()
+        self.queries = Queries(self.group_code[trip], matched.destination[trip], state, self.groups)
+        self.coefficient = sparse.csr_array((coefficient, (trip, self.queries.of)), shape=(n, self.queries.n))
+
+    def _value_terms(self):
+        """(trip, state, coefficient) of every V in the log likelihoods."""
+        matched, gamma = self.matched, self.model.discount
+        trips = np.arange(len(matched))
+        if gamma == 1.0:
+            keep = (matched.origin != matched.destination) | (self.model.stopping == "exit")
+            # a one-state trip under first arrival asks for V(d) = 0: kept, so that each trip has a query
+            return trips, matched.origin, np.where(keep, -1.0, 0.0)
+        steps = np.repeat(trips, matched.n_steps)
+        after = self.net.head[matched.arc].astype(np.intc)
+        before_end = np.ones(steps.size, bool)
+        before_end[matched.offsets[1:][matched.n_steps > 0] - 1] = False
+        inner = before_end if self.model.stopping == "first_arrival" else np.ones(steps.size, bool)
+        alone = self.model.stopping == "first_arrival"
+        first = np.where((matched.n_steps == 0) & alone, 0.0, -1.0)
+        return (np.concatenate([trips, steps[inner]]), np.concatenate([matched.origin, after[inner]]),
+                np.concatenate([first, np.full(int(inner.sum()), gamma - 1.0)]))
+
+    # Steps that stand for several parallel arcs: their utility is the log-sum, their count the posterior share.
+
+    def class_utility(self, utility):
+        """(n_arcs,) the log-sum over each arc's parallels, and each arc's share of it."""
+        leader = self.net._topology.parallel_class
+        with np.errstate(invalid="ignore"):
+            top = np.full(utility.size, -np.inf)
+            np.maximum.at(top, leader, utility)
+            shifted = np.where(np.isfinite(top[leader]), np.exp(utility - np.where(np.isfinite(top), top, 0)[leader]), 0)
+            total = np.bincount(leader, shifted, minlength=utility.size)
+            share = np.divide(shifted, total[leader], out=np.zeros_like(shifted), where=total[leader] > 0)
+            joint = np.where(total[leader] > 0, top[leader] + np.log(np.where(total > 0, total, 1.0)[leader]), -np.inf)
+        return joint, share
+
+    def observed_utility(self, trips, utility):
+        """(len(trips),) Σ u along each trip."""
+        if self.matched.summed:
+            utility, _ = self.class_utility(utility)
+        counts = self.counts[trips]
+        if np.isneginf(utility).any():
+            forbidden = counts @ np.isneginf(utility).astype(float) > 0
+            if forbidden.any():
+                trip = np.asarray(trips)[np.flatnonzero(forbidden)[0]]
+                raise InvalidTripError(
+                    f"each arc of a trip must be possible: trip {self.matched.ids[trip]!r} takes an arc of utility -inf; "
+                    "drop the trip or lift the ban", trip=self.matched.ids[trip],
+                )
+        return counts @ np.where(np.isneginf(utility), 0.0, utility)
+
+    def observed_counts(self, trips, utility):
+        """(n_arcs,) weighted counts of the arcs taken."""
+        counts = self.counts[trips].T @ self.matched.weight[trips]
+        if self.matched.summed:
+            _, share = self.class_utility(utility)
+            counts = counts[self.net._topology.parallel_class] * share
+        return counts
+
+    def observed_features(self, trips, utility, features):
+        """(len(trips), k) feature sums along each trip, and the (k, k) spread within parallel arcs."""
+        k = features.shape[1]
+        spread = np.zeros((k, k))
+        if self.matched.summed:
+            leader = self.net._topology.parallel_class
+            _, share = self.class_utility(utility)
+            mixing = sparse.csr_array((share, (leader, np.arange(leader.size))), shape=(leader.size,) * 2)
+            counts = self.counts[trips].T @ self.matched.weight[trips]
+            mean = mixing @ features
+            centred = features - mean[leader]
+            spread = centred.T @ (centred * (counts[leader] * share)[:, None])
+            features = mean
+        return self.counts[trips] @ features, spread
+
+    def trips_of(self, code):
+        return np.flatnonzero(self.group_code == code) if len(self.groups) > 1 else np.arange(len(self.matched))
+
+
+def route_log_likelihood(net, utility, trips, gradient=True, method="auto", stopping="first_arrival", discount=1.0,
+                         max_steps=None, *, on_invalid="error", parallel="error", tol=DEFAULT_TOL,
+                         max_sweeps=DEFAULT_MAX_SWEEPS, n_threads=None):
+    """Log likelihood of trips under the maximum-entropy route distribution, and its exact gradient in arc utilities.
+
+    log L = Σ_n w_n Σ_t [u_t + γ V(s_{t+1}) − V(s_t)]; at discount 1 that is Σ_n w_n (u(path_n) − V_{d_n}(o_n)), and its
+    derivative in u_ij is the observed minus the expected number of passages of arc i→j.
+
+    Parameters
+    ----------
+    net : RoadNetwork
+    utility : (n_arcs,) log weights, finite or −inf (impossible), or a callable ``group -> (n_arcs,)``
+    trips : Trajectories
+    gradient : bool
+    method : "auto" or "sweep" (sweeps for each destination)
+    stopping : "first_arrival" or "exit"
+    discount : γ in (0, 1]
+    max_steps : paths of at most this many arcs (discount 1 only)
+    on_invalid, parallel : as in :meth:`RoadNetwork.match`
+    tol : promised bound on the error of each V relative to max(1, |V|), rounding included
+    max_sweeps : limit for one destination; beyond it an UndecidedError
+    n_threads : destinations are solved in parallel; the bits of the result do not depend on it
+
+    Returns
+    -------
+    RouteLogLikelihood
+
+    Raises
+    ------
+    InvalidTripError : a trip that does not fit the network or its stopping rule
+    DivergenceError : the sum over paths of some pair is infinite
+    UndecidedError : neither convergence nor divergence certified
+
+    Notes
+    -----
+    It does not learn anything: see :class:`MaxEntIRL`. With a callable utility no array of groups × arcs is formed
+    except in `gradient`, one entry a group.
+    """
+    model = RouteModel(stopping, discount, max_steps, tol, max_sweeps, n_threads, method)
+    matched = net.match(trips, stopping, on_invalid=on_invalid, max_steps=max_steps, parallel=parallel)
+    observed = Observed(net, matched, model, callable(utility))
+    if callable(utility):
+        utility_of = (lambda group: checked_utility(net, utility(group), f"utility of group {group!r}"))
+    else:
+        shared = checked_utility(net, utility)
+        utility_of = (lambda group: shared)
+    path, flows = np.empty(len(matched)), {}
+    counts = {}
+    for code, group in enumerate(observed.groups):
+        which = observed.trips_of(code)
+        here = utility_of(group)
+        path[which] = observed.observed_utility(which, here)
+        if gradient:
+            counts[group] = observed.observed_counts(which, here)
+    weight = -(observed.coefficient.T @ matched.weight) if gradient else None
+
+    def add(group, flow):
+        flows[group] = flows[group] + flow if group in flows else flow
+
+    found = solve_queries(net, observed.queries, model, utility_of, weight=weight, on_batch=add if gradient else None)
+    per_trip = path + observed.coefficient @ found["value"]
+    result = {group: counts[group] - flows[group] for group in flows} if gradient else None
+    if gradient and not callable(utility):
+        result = result[None]
+    converged = found["bound"] <= tol
+    if not converged:
+        warn_bound(found["bound"], tol)
+    return RouteLogLikelihood(
+        value=float(matched.weight @ per_trip), per_trip=per_trip, gradient=result, method="sweep",
+        converged=bool(converged), error_bound=float(found["bound"]), flow_error=float(found["flow_error"]),
+        n_sweeps=found["n_sweeps"], n_adjoint_sweeps=found["n_adjoint"], stopping=stopping, discount=discount,
+        max_steps=max_steps,
+    )
+
+
+def warn_bound(bound, tol):
+    warnings.warn(
+        f"values are certified to {bound:.2g} relative to max(1, |V|), not to tol={tol:.2g}: rounding allows no more at "
+        "these utilities; pass a larger tol to accept that", ConvergenceWarning, stacklevel=3,
+    )
+
+
+def _one_destination(net, utility, destination, model, *, origins=None, probabilities=False):
+    """Values (and choice probabilities) of every state for one destination, by index."""
+    values = np.empty(net.n_states)
+    chances = np.empty(net.n_arcs) if probabilities else _EMPTY
+    states = np.arange(net.n_states, dtype=np.intc) if origins is None else np.asarray(origins, dtype=np.intc)
+    found = _core.solve_destinations(
+        *net._topology.arrays, utility, np.array([destination], dtype=np.intc),
+        np.array([0, states.size], dtype=np.intc), states, _EMPTY, model.stopping == "exit", model.discount,
+        -1 if model.max_steps is None else model.max_steps, model.tol, model.max_sweeps, _EMPTY, _NO_FEATURES, False,
+        values if origins is None else _EMPTY, chances, np.zeros(1, dtype=np.intc),
+    )
+    if found["failed"] >= 0:
+        raise_failure(net, model, utility, [destination], found)
+    if origins is not None:
+        values = np.full(net.n_states, -np.inf)
+        values[states] = found["value"]
+    return values, chances, found
+
+
+def route_values(net, utility, destination, *, stopping="first_arrival", method="auto", discount=1.0, max_steps=None,
+                 tol=DEFAULT_TOL, max_sweeps=DEFAULT_MAX_SWEEPS):
+    """Soft values V of every state for one destination; −inf where it is out of reach.
+
+    Parameters
+    ----------
+    net : RoadNetwork
+    utility : (n_arcs,) finite or −inf
+    destination : the label of a state
+    stopping, method, discount, max_steps, tol, max_sweeps : as in :func:`route_log_likelihood`
+
+    Returns
+    -------
+    RouteValues
+
+    Raises
+    ------
+    DivergenceError : the sum over paths is infinite for some state that reaches the destination
+    """
+    model = RouteModel(stopping, discount, max_steps, tol, max_sweeps, None, method)
+    utility = checked_utility(net, utility)
+    values, _, found = _one_destination(net, utility, net.state_index(destination, "destination"), model)
+    bound = float(found["bound"][0])
+    if bound > tol:
+        warn_bound(bound, tol)
+    return RouteValues(values, "sweep", bound <= tol, bound, int(found["n_sweeps"][0]), stopping, discount, max_steps)
+
+
+def choice_probabilities(net, utility, destination, *, stopping="first_arrival", discount=1.0, tol=DEFAULT_TOL,
+                         max_sweeps=DEFAULT_MAX_SWEEPS):
+    """P(arc | its tail) for travellers to one destination: (n_arcs,), each reached state's arcs sum to 1.
+
+    0 on arcs that cannot lead to the destination and, under first arrival, on those that leave it; under "exit" the
+    destination's arcs sum to 1 minus the probability of the exit. Not defined for paths of bounded length, whose
+    choices depend on the steps left.
+    """
+    model = RouteModel(stopping, discount, None, tol, max_sweeps)
+    _, chances, _ = _one_destination(
+        net, checked_utility(net, utility), net.state_index(destination, "destination"), model, probabilities=True)
+    return chances
+
+
+def expected_flows(net, utility, origins, destinations, demand, *, stopping="first_arrival", discount=1.0,
+                   max_steps=None, tol=DEFAULT_TOL, max_sweeps=DEFAULT_MAX_SWEEPS, n_threads=None, progress=None):
+    """Expected passages of every arc when `demand` travellers go from each origin to its destination.
+
+    Parameters
+    ----------
+    net : RoadNetwork
+    utility : (n_arcs,)
+    origins, destinations : (n_pairs,) labels
+    demand : (n_pairs,) travellers of each pair, at least 0; a number serves all pairs
+    stopping, discount, max_steps, tol, max_sweeps, n_threads : as in :func:`route_log_likelihood`. Under a discount the
+        choices are those of the discounted values, and passages are counted undiscounted.
+    progress : callable (done, total), optional
+
+    Returns
+    -------
+    (n_arcs,) flows. Mass is conserved: what enters a state leaves it or ends there.
+
+    Raises
+    ------
+    UnreachableError : no path leads from an origin to its destination
+    """
+    model = RouteModel(stopping, discount, max_steps, tol, max_sweeps, n_threads)
+    utility = checked_utility(net, utility)
+    origin = np.atleast_1d(net.state_index(np.atleast_1d(origins), "origins"))
+    destination = np.atleast_1d(net.state_index(np.atleast_1d(destinations), "destinations"))
+    if origin.size != destination.size or origin.size == 0:
+        raise InvalidInputError(
+            f"`origins` and `destinations` must be pairs, at least one: got {origin.size} and {destination.size}; "
+            "pass one destination for each origin"
+        )
+    demand = float_vector("demand", np.broadcast_to(demand, origin.shape) if np.ndim(demand) == 0 else demand,
+                          origin.size, nonnegative=True)
+    if discount != 1.0:
+        return _flows_of_policy(net, utility, origin, destination, demand, model, progress)
+    queries = Queries(np.zeros(origin.size, int), destination, origin, [None])
+    total = np.zeros(net.n_arcs)
+    found = solve_queries(net, queries, model, lambda group: utility,
+                          weight=np.bincount(queries.of, demand, minlength=queries.n),
+                          on_batch=lambda group, flow: np.add(total, flow, out=total), progress=progress)
+    refuse_unreachable(net, origin, destination, found["value"][queries.of])
+    return total
+
+
+def refuse_unreachable(net, origin, destination, value):
+    """Raise for the first pair of indices whose value is −inf."""
+    if np.isneginf(value).any():
+        bad = int(np.argmax(np.isneginf(value)))
+        raise UnreachableError(
+            f"each origin must reach its destination: pair {bad}, {label_of(net, origin[bad])!r} → "
+            f"{label_of(net, destination[bad])!r}, has no path (in {net.connectivity().n_components} strongly connected "
+            "components); drop the pair, or see net.connectivity() and max_steps"
+        )
+
+
+def _flows_of_policy(net, utility, origin, destination, demand, model, progress):
+    """Undiscounted passages under the choices of discounted values: the flows of the utilities log P at discount 1."""
+    total = np.zeros(net.n_arcs)
+    targets = np.unique(destination)
+    undiscounted = RouteModel(model.stopping, 1.0, None, model.tol, model.max_sweeps, 1)
+    for done, target in enumerate(targets, start=1):
+        here = destination == target
+        values, chances, _ = _one_destination(net, utility, target, model, probabilities=True)
+        refuse_unreachable(net, origin[here], destination[here], values[origin[here]])
+        with np.errstate(divide="ignore"):
+            policy = np.log(chances)
+        if model.stopping == "exit":
+            # the exit's log probability is −V(d): shift it to the 0 that "exit" offers by scaling walks at d
+            policy = np.where(net.tail == target, policy + values[target], policy)
+            policy = np.where(net.head == target, policy - values[target], policy)
+        queries = Queries(np.zeros(int(here.sum()), int), destination[here], origin[here], [None])
+        solve_queries(net, queries, undiscounted, lambda group: policy,
+                      weight=np.bincount(queries.of, demand[here], minlength=queries.n),
+                      on_batch=lambda group, flow: np.add(total, flow, out=total))
+        if progress is not None:
+            progress(done, targets.size)
+    return total
+
+
+def predict_routes(net, utility, origins, destinations, *, stopping="first_arrival", discount=1.0, max_steps=None,
+                   tol=DEFAULT_TOL, max_sweeps=DEFAULT_MAX_SWEEPS):
+    """The most likely route of each pair: the path of largest total utility (at discount 1).
+
+    Under a discount it is the path of largest Σ log P. Ties are broken by the search's order, the same each time.
+
+    Returns
+    -------
+    list of (m,) arrays of arc indices, one for each pair
+
+    Raises
+    ------
+    UnreachableError, DivergenceError
+    """
+    model = RouteModel(stopping, discount, max_steps, tol, max_sweeps)
+    utility = checked_utility(net, utility)
+    origin = np.atleast_1d(net.state_index(np.atleast_1d(origins), "origins"))
+    destination = np.atleast_1d(net.state_index(np.atleast_1d(destinations), "destinations"))
+    queries = Queries(np.zeros(origin.size, int), destination, origin, [None])
+    direct = discount == 1.0 and not (utility > 0).any()
+    routes = []
+    for batch in queries.batches:
+        for at, target in enumerate(batch.destination):
+            part = slice(batch.query_ptr[at], batch.query_ptr[at + 1])
+            states = batch.query_state[part]
+            score = utility
+            if not direct:
+                _, chances, _ = _one_destination(
+                    net, utility, target, RouteModel(stopping, discount, None, tol, max_sweeps), probabilities=True)
+                with np.errstate(divide="ignore"):
+                    score = np.minimum(np.log(chances), 0.0)
+            ptr, arcs, best = _core.best_routes(
+                *net._topology.arrays, score, np.array([target], dtype=np.intc),
+                np.array([0, states.size], dtype=np.intc), states,
+            )
+            refuse_unreachable(net, states, np.full(states.size, target), best)
+            for q in range(states.size):
+                route = arcs[ptr[q]:ptr[q + 1]]
+                if max_steps is not None and route.size > max_steps:
+                    route = _best_bounded_route(net, utility, int(states[q]), int(target), max_steps)
+                routes.append(route)
+    return [routes[q] for q in queries.of]
+
+
+def _best_bounded_route(net, utility, origin, destination, max_steps):
+    """Path of largest utility with at most `max_steps` arcs, by dynamic programming over the steps left."""
+    best = np.full((max_steps + 1, net.n_states), -np.inf)
+    best[:, destination] = 0.0
+    for t in range(1, max_steps + 1):
+        np.maximum.at(best[t], net.tail, utility + best[t - 1][net.head])
+        best[t, destination] = 0.0
+    if np.isneginf(best[max_steps, origin]):
+        refuse_unreachable(net, np.array([origin]), np.array([destination]), np.array([-np.inf]))
+    route, state, topology = [], origin, net._topology
+    for t in range(max_steps, 0, -1):
+        if state == destination:
+            break
+        arcs = topology.arc[topology.indptr[state]:topology.indptr[state + 1]]
+        chosen = arcs[np.argmax(utility[arcs] + best[t - 1][net.head[arcs]])]
+        route.append(chosen)
+        state = int(net.head[chosen])
+    return np.array(route, dtype=np.intc)
+
+
+def sample_routes(net, utility, origin, destination, n, rng, *, stopping="first_arrival", discount=1.0, max_steps=None,
+                  tol=DEFAULT_TOL, max_sweeps=DEFAULT_MAX_SWEEPS, max_length=1_000_000, n_threads=None):
+    """Draw n routes of one pair from the model.
+
+    Parameters
+    ----------
+    net, utility : the network and its (n_arcs,) utilities
+    origin, destination : labels
+    n : int
+    rng : numpy.random.Generator; the draws are the same for any number of threads
+    max_length : a drawn route of more arcs is an error (near a spectral radius of 1 routes get long)
+
+    Returns
+    -------
+    (route_ptr, route_arc) : offsets (n + 1,), and the arcs of all routes
+
+    Raises
+    ------
+    UnreachableError, DivergenceError
+    """
+    n = whole_number("n", n, lower=0)
+    if not isinstance(rng, np.random.Generator):
+        raise InvalidInputError(
+            f"`rng` must be a numpy.random.Generator: got {type(rng).__name__}; pass numpy.random.default_rng(seed)"
+        )
+    model = RouteModel(stopping, discount, max_steps, tol, max_sweeps, n_threads)
+    utility = checked_utility(net, utility)
+    start = net.state_index(origin, "origin")
+    target = net.state_index(destination, "destination")
+    if max_steps is None:
+        # only what the origin reaches matters: elsewhere the sum may diverge
+        values = _values_from(net, utility, start, target, model)[None, :]
+    else:
+        values = _core.bounded_values(*net._topology.arrays[:3], utility, target, stopping == "exit", max_steps)
+    refuse_unreachable(net, np.array([start]), np.array([target]), values[-1, [start]])
+    ptr, arcs, longest = _core.sample_routes(
+        *net._topology.arrays[:3], utility, np.ascontiguousarray(values), np.full(n, start, dtype=np.intc), int(target),
+        stopping == "exit", discount, rng.integers(0, 2**64, n, dtype=np.uint64), max_length, model.threads,
+    )
+    if longest > max_length:
+        raise InvalidInputError(
+            f"a drawn route must have at most max_length={max_length} arcs: one had more; raise max_length, or make "
+            "utilities more negative"
+        )
+    return ptr, arcs
+
+
+def _values_from(net, utility, origin, destination, model):
+    """V of every state that the origin reaches on its way, −inf elsewhere."""
+    reached = np.zeros(net.n_states, bool)
+    front = [origin]
+    reached[origin] = True
+    topology = net._topology
+    while front:
+        state = front.pop()
+        if state == destination and model.stopping == "first_arrival":
+            continue
+        for at in range(topology.indptr[state], topology.indptr[state + 1]):
+            after = topology.sorted_head[at]
+            if not reached[after] and utility[topology.arc[at]] > -np.inf:
+                reached[after] = True
+                front.append(after)
+    return _one_destination(net, utility, destination, model, origins=np.flatnonzero(reached))[0]
+
+
+def as_route(net, arcs, origin, utility, value):
+    """A Route from arc indices; `value` is V of the origin (and the destination's part is already in it)."""
+    states = np.concatenate([[origin], net.head[arcs]]).astype(int)
+    total = float(utility[arcs].sum())
+    return Route(states=net.state_ids[states], arcs=arcs, utility=total, log_probability=total - value)
+
+
+def utility_matrix_product(features, weights):
+    """features @ weights with a fixed order of summation, −inf free."""
+    return np.ascontiguousarray(float_matrix("features", features) @ weights)
