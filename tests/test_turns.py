@@ -383,6 +383,8 @@ def test_dummies_leave_out_the_most_frequent_level_or_the_one_asked_for():
         names(base_levels={"highway": "residental"})
     with pytest.raises(InvalidInputError, match="'surface' is none of"):
         names(base_levels={"surface": "asphalt"})
+    with pytest.raises(InvalidInputError, match="must map columns to levels"):
+        names(base_levels=["residential"])
 
 
 def test_numbers_named_in_base_levels_become_dummies_in_either_table():
@@ -434,6 +436,10 @@ def test_text_with_gaps_lists_or_numbers_is_refused_by_link():
     refuse(["primary"] * 2 + [None] + ["trunk"] * 5, "link 30 it is missing")
     refuse(["primary"] * 2 + [["primary", "trunk"]] + ["trunk"] * 5, "link 30 it is .*reduce it to one value")
     refuse([1, 2, "3", 1, 1, 1, 1, 1], "at link 30 it is '3'; convert the column")
+    with pytest.raises(InvalidInputError, match="must hold numbers or text: it has dtype datetime64"):
+        arcs_from_links({**plus(), "opened": np.full(8, np.datetime64("2020-01-01"))}, features=["opened"])
+    with pytest.raises(InvalidInputError, match=r"got shape \(2,\); pass a flat array"):
+        arcs_from_links(plus(), features={"short": lambda links: [1, 2]})
     with pytest.raises(InvalidInputError, match="at most 256 levels"):
         n = 300
         names = np.array([f"street {i}" for i in range(n)])

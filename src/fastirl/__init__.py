@@ -4,6 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import exceptions
 from .exceptions import *  # noqa: F403
+from .maxent import MaxEntIRL
+from .rewards import LinearReward
 from .road_network import RoadNetwork
 from .route_choice import (
     choice_probabilities, expected_flows, predict_routes, route_log_likelihood, route_values, sample_routes,
@@ -18,7 +20,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
-    "RoadNetwork", "Table", "Trajectories", "arcs_from_links", "choice_probabilities", "expand_two_way",
+    "LinearReward", "MaxEntIRL", "RoadNetwork", "Table", "Trajectories", "arcs_from_links", "choice_probabilities", "expand_two_way",
     "expected_flows", "predict_routes", "route_log_likelihood", "route_values", "sample_routes", "turn_bans_from_osm",
     *exceptions.__all__,
 ]

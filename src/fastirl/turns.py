@@ -140,7 +140,11 @@ def arcs_from_links(links, nodes=None, *, features, turns="all", u_turns="allow"
     one_of("u_turns", u_turns, ("allow", "ban", "dead_ends"))
     left_right_angle = positive_number("left_right_angle", left_right_angle, upper=math.pi, strict=False)
     u_turn_angle = positive_number("u_turn_angle", u_turn_angle, upper=math.pi)
-    base_levels = dict(base_levels or {})
+    base_levels = {} if base_levels is None else base_levels
+    if not isinstance(base_levels, Mapping):
+        raise InvalidInputError(
+            f"`base_levels` must map columns to levels: got {base_levels!r}; pass {{'highway': 'residential'}}"
+        )
     explicit = not isinstance(turns, str)
     if not explicit:
         one_of("turns", turns, ("all", "none"))
@@ -406,8 +410,13 @@ def _finite_or_nan(column, name, length):
 
 
 def _geometry_name(table):
-    name = getattr(table, "active_geometry_name", None)
-    return name if name is not None else ("geometry" if "geometry" in table.keys() else None)
+    """The column of lines or points: a GeoDataFrame's active one, else "geometry" where there is one."""
+    if hasattr(table, "set_geometry"):
+        try:
+            return table.geometry.name
+        except AttributeError:  # no active geometry
+            return None
+    return "geometry" if "geometry" in table.keys() else None
 
 
 def _crs_is_geographic(table):
@@ -682,7 +691,8 @@ def _refuse_missing_place(needed, table, place, link):
     if place.source == "nodes":
         nodes = [code for code in (table.start[link], table.end[link]) if np.isnan(place.node_xy[code]).any()]
         if nodes:
-            why = f"touches node {_show(table.node_ids[nodes[0]])}, whose coordinates are unknown"
+            node = _show(table.node_ids[nodes[0]])
+            why = f"touches node {node}, whose coordinates are unknown (or its id in `nodes` has another type)"
     raise InvalidInputError(
         f"angles of turns need coordinates ({name!r} was asked for): {table.link(link)} {why}; "
         "add them or drop the link"
@@ -982,6 +992,8 @@ def _refuse_non_finite(name, numbers, label):
 
 def _text_levels(name, values, label):
     """Distinct levels and the code of each entry; missing values and things that are no text are refused."""
+    if getattr(values.dtype, "kind", "O") in "mMc":
+        raise InvalidInputError(f"feature {name!r} must hold numbers or text: it has dtype {values.dtype}; convert it")
     if hasattr(values, "to_numpy"):
         try:
             codes, levels = require("pandas").factorize(values)

@@ -1,0 +1,889 @@
+"""Maximum-entropy inverse reinforcement learning: trips in, weights out, with an honest table of estimates.
+
+Ziebart, Maas, Bagnell, Dey (2008); on a road network it is the recursive logit of Fosgerau, Frejinger, Karlstrom
+(2013). The log likelihood Σ_n w_n (θ'x(path_n) − V_{d_n}(o_n)) has gradient observed − expected features and, at
+discount 1, is concave in θ; it exists only where the sum over paths is finite.
+"""
+
+import json
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+from . import route_choice
+from ._validation import float_vector, one_of, positive_number, require, whole_number
+from .exceptions import (
+    ConvergenceWarning, DivergenceError, DroppedTripsWarning, IdentificationWarning, InvalidInputError, NotFittedError,
+    UndecidedError,
+)
+from .results import LikelihoodRatioTest, Ratio
+from .rewards import LinearReward
+from .road_network import RoadNetwork
+from .route_choice import Observed, RouteModel, as_route, label_of, refuse_unreachable, solve_queries
+from .tables import Table
+
+__all__ = ["MaxEntIRL"]
+
+_OPTIMIZERS = ("auto", "newton", "bhhh", "lbfgs")
+_COVARIANCES = ("robust", "hessian", "bhhh", "clustered")
+_FEW = 25
+# a scaled direction whose standard error exceeds this many units of utility is called unidentified
+_WEAK = 10.0
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Everything known at one vector of free weights. Matrices are of the log likelihood's negative."""
+
+    value: float
+    gradient: np.ndarray
+    scores: object = None
+    hessian: object = None
+    bound: float = 0.0
+
+
+class _Objective:
+    """Log likelihood of trips in the free weights, with derivatives; the last points are kept."""
+
+    def __init__(self, net, matched, reward, model):
+        self.net, self.matched, self.reward, self.model = net, matched, reward, model
+        self.observed = Observed(net, matched, model, callable(net.features))
+        self.free, self.held = reward.layout(net.feature_names)
+        self.n_evaluations = 0
+        self._kept = {}
+
+    def weights(self, theta):
+        full = self.held.copy()
+        full[self.free] = theta
+        return full
+
+    def at(self, theta, order):
+        """The point at θ; order 1 has the gradient, order 2 scores and Hessian too. Divergence raises."""
+        key = theta.tobytes()
+        found = self._kept.get(key)
+        if found is None or (order == 2 and found.scores is None):
+            found = self._evaluate(theta, order)
+            if len(self._kept) > 3:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = found
+        return found
+
+    def _evaluate(self, theta, order):
+        self.n_evaluations += 1
+        observed, weight, weights = self.observed, self.matched.weight, self.weights(theta)
+        cache = {}
+
+        def features_of(group):
+            return self.net.group_features(group)
+
+        def utility_of(group):
+            if group not in cache:
+                cache.clear()
+                cache[group] = np.ascontiguousarray(self.reward.utility(features_of(group), weights))
+            return cache[group]
+
+        k = weights.size
+        expected = np.zeros(k)
+
+        def add(group, flow):
+            np.add(expected, self.reward.pull_back(features_of(group), flow), out=expected)
+
+        if not callable(self.net.features):
+            # one utility for all: the arcs' flows are summed first, the features enter once
+            total = np.zeros(self.net.n_arcs)
+
+            def add(group, flow):  # noqa: F811
+                np.add(total, flow, out=total)
+
+        curved = order == 2 and self.model.max_steps is None
+        found = solve_queries(
+            self.net, observed.queries, self.model, utility_of, weight=-(observed.coefficient.T @ weight),
+            features_of=features_of if order == 2 else None, hessian=curved, on_batch=add,
+        )
+        if not callable(self.net.features):
+            expected = self.reward.pull_back(self.net.features, total)
+        path = np.empty(len(self.matched))
+        sums = np.empty((len(self.matched), k))
+        spread = np.zeros((k, k))
+        for code, group in enumerate(observed.groups):
+            which = observed.trips_of(code)
+            features, utility = features_of(group), utility_of(group)
+            path[which] = observed.observed_utility(which, utility)
+            sums[which], inside = observed.observed_features(which, utility, features)
+            spread += inside
+        per_trip = path + observed.coefficient @ found["value"]
+        free = self.free
+        gradient = (weight @ sums - expected)[free]
+        scores = hessian = None
+        if order == 2:
+            scores = (sums + observed.coefficient @ found["tangent"])[:, free]
+            if curved:
+                hessian = (found["hessian"] - spread)[np.ix_(free, free)]
+        return _Point(float(weight @ per_trip), gradient, scores, hessian, found["bound"])
+
+    def hessian_by_differences(self, theta, scale):
+        """−∂²L by central differences of the exact gradient: for paths of bounded length."""
+        columns = []
+        for j in range(theta.size):
+            step = np.zeros(theta.size)
+            step[j] = 1e-4 / scale[j]
+            up, down = self.at(theta + step, 1).gradient, self.at(theta - step, 1).gradient
+            columns.append((down - up) / (2 * step[j]))
+        matrix = np.array(columns)
+        return 0.5 * (matrix + matrix.T)
+
+
+class MaxEntIRL:
+    """Learn the weights of a linear reward from trips by maximum-entropy inverse reinforcement learning.
+
+    P(path | o, d) ∝ exp(θ'x(path)) over all paths from o to d, x the sum of arc features; θ maximises the likelihood
+    of the observed trips, Σ_n w_n (θ'x(path_n) − V_{d_n}(o_n)), where V is the log-sum over paths.
+
+    Parameters
+    ----------
+    reward : LinearReward, optional; holds weights with ``LinearReward(fixed={"u_turn": -20})``
+    stopping : "first_arrival" (a trip ends when it first reaches its destination) or "exit" (recursive logit: the
+        destination offers an exit that a traveller may pass by)
+    discount : γ in (0, 1]; below 1 the likelihood exists at every θ
+    max_steps : paths of at most this many arcs (discount 1 only); the likelihood exists at every θ
+    optimizer : "auto", "newton" (exact Hessian in a trust region), "bhhh" (outer product of scores in a trust region),
+        "lbfgs". "auto" is "lbfgs", or with at most 25 free weights "newton" ("bhhh" with max_steps)
+    start : (k_free,) free weights to start from, or a mapping of names; by default a feasible start is searched
+    max_iter : limit of iterations; reaching it is never called converged
+    tol : gain in log likelihood that the quadratic model still promises at the answer
+    on_invalid, parallel : as in :meth:`RoadNetwork.match`
+    method, value_tol, max_sweeps, n_threads : as in :func:`route_log_likelihood`
+    progress : True prints a line an iteration to stderr (a bar where tqdm is installed); or a callable
+        (iteration, log likelihood, gain)
+
+    Attributes
+    ----------
+    coef_ : (k,) weights in the units of the features, held ones included
+    feature_names_ : tuple
+    log_likelihood_, null_log_likelihood_ : float; null: each arc out of a state equally likely
+    converged_ : bool; message_ : why it stopped; n_iter_, n_evaluations_ : int
+    error_bound_ : proven bound on the values at the answer, relative to max(1, |V|)
+    gain_ : what the quadratic model still promises in log likelihood
+    n_trips_, n_steps_ : int; dropped_ : Table of trips dropped or truncated
+
+    Notes
+    -----
+    Features are scaled inside to unit root mean square; answers are in the user's units. A step to weights at which the
+    sum over paths is infinite is a rejected step. It does not choose features, and it learns one vector for all
+    travellers. Trip weights are frequencies: a weight of 2 is the same as the trip twice.
+    """
+
+    def __init__(self, reward=None, stopping="first_arrival", discount=1.0, max_steps=None, *, optimizer="auto",
+                 start=None, max_iter=200, tol=1e-9, on_invalid="error", parallel="error", method="auto",
+                 value_tol=route_choice.DEFAULT_TOL, max_sweeps=20_000, n_threads=None, progress=None):
+        self.reward = LinearReward() if reward is None else reward
+        self.stopping = stopping
+        self.discount = discount
+        self.max_steps = max_steps
+        self.optimizer = one_of("optimizer", optimizer, _OPTIMIZERS)
+        self.start = start
+        self.max_iter = whole_number("max_iter", max_iter, lower=1)
+        self.tol = positive_number("tol", tol)
+        self.on_invalid = on_invalid
+        self.parallel = parallel
+        self.method = method
+        self.value_tol = value_tol
+        self.max_sweeps = max_sweeps
+        self.n_threads = n_threads
+        self.progress = progress
+        self._model()
+
+    def _model(self, **changes):
+        settings = dict(stopping=self.stopping, discount=self.discount, max_steps=self.max_steps, tol=self.value_tol,
+                        max_sweeps=self.max_sweeps, n_threads=self.n_threads, method=self.method)
+        return RouteModel(**{**settings, **changes})
+
+    def __repr__(self):
+        parts = [f"stopping={self.stopping!r}"]
+        if self.discount != 1.0:
+            parts.append(f"discount={self.discount}")
+        if self.max_steps is not None:
+            parts.append(f"max_steps={self.max_steps}")
+        if self.reward.fixed:
+            parts.insert(0, repr(self.reward))
+        return f"MaxEntIRL({', '.join(parts)})"
+
+    # -- fit
+
+    def fit(self, net, trips):
+        """Learn from trips on a network.
+
+        Parameters
+        ----------
+        net : RoadNetwork
+        trips : Trajectories
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidTripError : a trip that does not fit the network or the stopping rule
+        DivergenceError : no feasible start was found, or `start` is not feasible
+
+        Warns
+        -----
+        ConvergenceWarning : the iteration stopped before `tol`
+        IdentificationWarning : the data do not identify a weight or a combination
+        DroppedTripsWarning : trips were dropped or truncated (on_invalid)
+        """
+        if not isinstance(net, RoadNetwork):
+            raise InvalidInputError(
+                f"`net` must be a RoadNetwork: got {type(net).__name__}; build one with RoadNetwork.from_links or from_arcs"
+            )
+        model = self._model()
+        matched = net.match(trips, self.stopping, on_invalid=self.on_invalid, max_steps=self.max_steps,
+                            parallel=self.parallel)
+        if len(matched.report):
+            warnings.warn(
+                f"{len(matched.report)} of {len(trips)} trips were dropped or truncated, as on_invalid="
+                f"{self.on_invalid!r} asks; see dropped_", DroppedTripsWarning, stacklevel=2)
+        objective = _Objective(net, matched, self.reward, model)
+        scale = _feature_scale(net, objective.observed.groups)[objective.free]
+        search = _Search(objective, scale, self._chosen_optimizer(objective.free.sum()), self.max_iter, self.tol,
+                         self.progress)
+        theta = search.run(self._start(objective, scale))
+        point, hessian = search.finish(theta)
+        self._keep(net, matched, objective, search, theta, point, hessian)
+        self._warn(scale)
+        return self
+
+    def _chosen_optimizer(self, n_free):
+        if self.optimizer != "auto":
+            if self.optimizer == "newton" and self.max_steps is not None:
+                raise InvalidInputError(
+                    "optimizer='newton' needs the exact Hessian, which max_steps does not offer: got both; "
+                    "use optimizer='bhhh' or 'lbfgs'"
+                )
+            return self.optimizer
+        if n_free > _FEW:
+            return "lbfgs"
+        return "newton" if self.max_steps is None else "bhhh"
+
+    def _start(self, objective, scale):
+        names = [name for name, free in zip(objective.net.feature_names, objective.free) if free]
+        if self.start is None:
+            return _feasible_start(objective, scale)
+        start = self.start
+        if isinstance(start, dict):
+            unknown = [name for name in start if name not in names]
+            if unknown:
+                raise InvalidInputError(
+                    f"`start` must name free weights: {unknown[0]!r} is none; the free weights are {', '.join(names)}")
+            start = [start.get(name, 0.0) for name in names]
+        theta = float_vector("start", start, len(names))
+        objective.at(theta, 1)  # raises DivergenceError by name where the start is not feasible
+        return theta
+
+    def _keep(self, net, matched, objective, search, theta, point, hessian):
+        weight, scores = matched.weight, point.scores
+        self.net_ = net
+        self.coef_ = objective.weights(theta)
+        self.free_ = objective.free
+        self.feature_names_ = net.feature_names
+        self.log_likelihood_ = point.value
+        self.null_log_likelihood_ = _null_log_likelihood(net, matched, self.stopping)
+        self.converged_, self.message_ = search.converged, search.message
+        self.n_iter_, self.n_evaluations_ = search.n_iter, objective.n_evaluations
+        self.gain_, self.error_bound_ = search.gain, point.bound
+        self.n_trips_ = len(matched)
+        self.weight_sum_ = float(weight.sum())
+        self.n_steps_ = int(matched.arc.size)
+        self.dropped_ = matched.report
+        # sums that the covariances need; scores are of the log likelihood, weights are frequencies
+        self._information = {"hessian": hessian, "bhhh": (scores * weight[:, None]).T @ scores}
+        if matched.cluster is not None:
+            _, code = np.unique(matched.cluster, return_inverse=True)
+            sums = np.zeros((code.max() + 1, scores.shape[1]))
+            np.add.at(sums, code.reshape(-1), scores * weight[:, None])
+            self._information["clustered"] = sums.T @ sums
+            self.n_clusters_ = len(sums)
+        self.scores_ = scores
+
+    def _warn(self, scale):
+        if not self.converged_:
+            warnings.warn(f"the fit did not converge: {self.message_}; raise max_iter, or see summary()",
+                          ConvergenceWarning, stacklevel=3)
+        if self.error_bound_ > self.value_tol:
+            route_choice.warn_bound(self.error_bound_, self.value_tol)
+        for text in self._unidentified(scale):
+            warnings.warn(text, IdentificationWarning, stacklevel=3)
+
+    def _unidentified(self, scale):
+        """Sentences about weights, and combinations of weights, that the data do not identify."""
+        names = [name for name, free in zip(self.feature_names_, self.free_) if free]
+        hessian = self._information["hessian"] / np.outer(scale, scale)
+        texts, clear = [], np.ones(len(names), bool)
+        for j, name in enumerate(names):
+            if hessian[j, j] < 1.0 / _WEAK**2:
+                clear[j] = False
+                texts.append(
+                    f"the data do not identify the weight of {name!r}: around {self.coef_[self.free_][j]:.4g} the log "
+                    "likelihood hardly depends on it (the trips do as their origins and destinations force them to, or the "
+                    f"feature never varies); hold it with LinearReward(fixed={{{name!r}: value}}) or leave it out"
+                )
+        part = hessian[np.ix_(clear, clear)]
+        if part.size:
+            size = np.sqrt(np.diag(part))
+            values, vectors = np.linalg.eigh(part / np.outer(size, size))
+            for value, vector in zip(values, vectors.T):
+                if value < 1e-8:
+                    vector = vector / size
+                    strong = np.flatnonzero(np.abs(vector) > 1e-3 * np.abs(vector).max())
+                    listed = ", ".join(repr(np.array(names)[clear][j].item()) for j in strong)
+                    texts.append(
+                        f"the data do not identify the weights of {listed} apart from each other: a combination of them "
+                        "leaves every path's likelihood as it is; leave one out or hold it"
+                    )
+        return texts
+
+    # -- inference
+
+    def _require_fit(self):
+        if not hasattr(self, "coef_"):
+            raise NotFittedError("a fit is needed first: this MaxEntIRL has none; call fit(net, trips)")
+
+    def covariance(self, kind="robust"):
+        """(k, k) covariance of the estimates; rows and columns of held weights are 0.
+
+        With H the negative Hessian and s_n the score of trip n, of weight w_n: "hessian" H⁻¹; "bhhh" (Σ w s s')⁻¹;
+        "robust" H⁻¹ (Σ w s s') H⁻¹; "clustered" the same with scores summed within clusters. No small-sample factors.
+        """
+        self._require_fit()
+        one_of("kind", kind, _COVARIANCES)
+        if kind == "clustered" and "clustered" not in self._information:
+            raise InvalidInputError(
+                "clustered standard errors need trips with a cluster: the fitted ones have none; "
+                "pass cluster= when building the Trajectories"
+            )
+        if kind in ("hessian", "bhhh"):
+            inner = _inverse(self._information[kind])
+        else:
+            bread = _inverse(self._information["hessian"])
+            inner = bread @ self._information["bhhh" if kind == "robust" else "clustered"] @ bread
+        full = np.zeros((self.coef_.size,) * 2)
+        full[np.ix_(self.free_, self.free_)] = inner
+        return full
+
+    def standard_errors(self, kind="robust"):
+        """(k,) standard errors: "robust" (default), "hessian", "bhhh" or "clustered"; 0 for held weights."""
+        return np.sqrt(np.maximum(np.diag(self.covariance(kind)), 0.0))
+
+    def ratio(self, numerator, denominator, kind="robust", level=0.95):
+        """coef[numerator] / coef[denominator] with its delta-method standard error.
+
+        With time in minutes, ``ratio("left_turn", "travel_time")`` is the minutes that one left turn is worth.
+        """
+        self._require_fit()
+        positive_number("level", level, upper=1.0)
+        index = [self._feature(name) for name in (numerator, denominator)]
+        a, b = self.coef_[index]
+        if b == 0.0:
+            raise InvalidInputError(
+                f"the denominator's weight must not be 0: {denominator!r} is 0; choose another denominator")
+        slope = np.array([1.0 / b, -a / b**2])
+        error = math.sqrt(max(slope @ self.covariance(kind)[np.ix_(index, index)] @ slope, 0.0))
+        half = stats.norm.ppf(0.5 + level / 2) * error
+        return Ratio(f"{numerator} / {denominator}", float(a / b), error, (float(a / b - half), float(a / b + half)))
+
+    def _feature(self, name):
+        if name not in self.feature_names_:
+            raise InvalidInputError(
+                f"a weight must be one of the features: {name!r} is none; they are {', '.join(self.feature_names_)}")
+        return self.feature_names_.index(name)
+
+    def likelihood_ratio_test(self, general):
+        """Test this (restricted) fit against a more general one that nests it, fitted to the same trips."""
+        self._require_fit()
+        general._require_fit()
+        degrees = int(general.free_.sum() - self.free_.sum())
+        if degrees < 1:
+            raise InvalidInputError(
+                f"the general model must have more free weights: it has {int(general.free_.sum())}, this one "
+                f"{int(self.free_.sum())}; call restricted.likelihood_ratio_test(general)"
+            )
+        if self.n_trips_ != general.n_trips_ or self.n_steps_ != general.n_steps_ or self.stopping != general.stopping:
+            raise InvalidInputError(
+                f"both models must be fitted to the same trips: {self.n_trips_} trips of {self.n_steps_} steps here, "
+                f"{general.n_trips_} of {general.n_steps_} there; fit both to the same data and stopping rule"
+            )
+        statistic = max(2.0 * (general.log_likelihood_ - self.log_likelihood_), 0.0)
+        return LikelihoodRatioTest(statistic, degrees, float(stats.chi2.sf(statistic, degrees)))
+
+    def summary(self, kind="robust"):
+        """The table of estimates, as a Table: print it, or take its columns."""
+        self._require_fit()
+        errors = self.standard_errors(kind)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = np.where(self.free_, self.coef_ / errors, np.nan)
+        p = 2.0 * stats.norm.sf(np.abs(t))
+        k, ll, null, n = int(self.free_.sum()), self.log_likelihood_, self.null_log_likelihood_, self.weight_sum_
+        held = [None if free else "held" for free in self.free_]
+        columns = {
+            "feature": list(self.feature_names_), "estimate": self.coef_,
+            "s.e.": [e if f else None for e, f in zip(errors, self.free_)],
+            "t": [v if f else None for v, f in zip(t, self.free_)],
+            "p": [v if f else None for v, f in zip(p, self.free_)],
+        }
+        if not self.free_.all():
+            columns["held"] = held
+        notes = [
+            f"log likelihood {ll:.3f}, null {null:.3f} (each arc out of a state equally likely)",
+            f"rho² {1 - ll / null:.4f}, adjusted {1 - (ll - k) / null:.4f}, "
+            f"AIC {2 * k - 2 * ll:.3f}, BIC {k * math.log(n) - 2 * ll:.3f}" if null < 0 else "null log likelihood is 0",
+            f"{self.n_trips_:,} trips, {self.n_steps_:,} steps"
+            + (f", {len(self.dropped_)} dropped or truncated" if len(self.dropped_) else ""),
+            f"{kind} standard errors" + (f", {self.n_clusters_:,} clusters" if kind == "clustered" else ""),
+            f"{'converged' if self.converged_ else 'NOT converged'} in {self.n_iter_} iterations: {self.message_}",
+        ]
+        formats = {"estimate": ".4f", "s.e.": ".4f", "t": ".2f", "p": ".4f"}
+        title = f"Maximum-entropy IRL, stopping={self.stopping!r}" + (
+            f", discount={self.discount:g}" if self.discount != 1 else "") + (
+            f", max_steps={self.max_steps}" if self.max_steps is not None else "")
+        return Table(columns, title=title, notes=notes, formats=formats)
+
+    # -- use
+
+    def utility(self, net=None, group=None):
+        """(n_arcs,) utilities Xθ of a network, the fitted one by default."""
+        self._require_fit()
+        net = self._net(net)
+        return np.ascontiguousarray(self.reward.utility(net.group_features(group), self.coef_))
+
+    def _net(self, net):
+        net = getattr(self, "net_", None) if net is None else net
+        if net is None:
+            raise InvalidInputError("a network is needed: this model was loaded without one; pass net=")
+        if net.feature_names != self.feature_names_:
+            raise InvalidInputError(
+                f"the network's features must be those of the fit: they are {', '.join(net.feature_names)}, the fit's "
+                f"{', '.join(self.feature_names_)}; use net.with_features(X, names)"
+            )
+        return net
+
+    def _settings(self):
+        return dict(stopping=self.stopping, discount=self.discount, max_steps=self.max_steps, tol=self.value_tol)
+
+    def log_likelihoods(self, trips, net=None):
+        """(n_trips,) log likelihood of each trip under the fitted weights; every trip must fit the model."""
+        self._require_fit()
+        net = self._net(net)
+        utility = (lambda group: self.utility(net, group)) if callable(net.features) else self.utility(net)
+        return route_choice.route_log_likelihood(
+            net, utility, trips, gradient=False, parallel=self.parallel, n_threads=self.n_threads, **self._settings(),
+        ).per_trip
+
+    def score(self, trips, net=None):
+        """Mean log likelihood per trip (weighted by the trips' weights)."""
+        return float(np.average(self.log_likelihoods(trips, net), weights=trips.weight))
+
+    def predict_route(self, origin, destination, net=None, group=None):
+        """The most likely route of a pair, as a :class:`fastirl.results.Route`."""
+        self._require_fit()
+        net = self._net(net)
+        utility = self.utility(net, group if group is not None else destination)
+        arcs = route_choice.predict_routes(net, utility, [origin], [destination], **self._settings())[0]
+        return self._route(net, utility, origin, destination, arcs)
+
+    def _route(self, net, utility, origin, destination, arcs):
+        start, target = net.state_index(origin, "origin"), net.state_index(destination, "destination")
+        trips = _arc_trip(net, start, arcs)
+        found = route_choice.route_log_likelihood(net, utility, trips, gradient=False, **self._settings())
+        route = as_route(net, arcs, start, utility, 0.0)
+        return type(route)(route.states, route.arcs, route.utility, float(found.per_trip[0]))
+
+    def sample_routes(self, origin, destination, n, rng, net=None, group=None):
+        """n routes drawn from the model, as a list of (m,) arrays of arc indices."""
+        self._require_fit()
+        net = self._net(net)
+        utility = self.utility(net, group if group is not None else destination)
+        ptr, arcs = route_choice.sample_routes(net, utility, origin, destination, n, rng, n_threads=self.n_threads,
+                                               **self._settings())
+        return [arcs[a:b] for a, b in zip(ptr[:-1], ptr[1:])]
+
+    def choice_probabilities(self, destination, net=None, group=None):
+        """(n_arcs,) P(arc | its tail) for travellers to one destination."""
+        self._require_fit()
+        if self.max_steps is not None:
+            raise InvalidInputError(
+                "choice probabilities must not depend on the steps left: this model has "
+                f"max_steps={self.max_steps}; sample routes instead"
+            )
+        net = self._net(net)
+        return route_choice.choice_probabilities(
+            net, self.utility(net, group if group is not None else destination), destination, stopping=self.stopping,
+            discount=self.discount, tol=self.value_tol)
+
+    def expected_flows(self, origins, destinations, demand, net=None, group=None, progress=None):
+        """(n_arcs,) expected passages of each arc when `demand` travellers go from each origin to its destination."""
+        self._require_fit()
+        net = self._net(net)
+        return route_choice.expected_flows(net, self.utility(net, group), origins, destinations, demand,
+                                           n_threads=self.n_threads, progress=progress, **self._settings())
+
+    def evaluate(self, trips, net=None, length=None):
+        """Scores of Ziebart et al. (2008), beside the shortest path's.
+
+        Parameters
+        ----------
+        trips : Trajectories, the observed routes
+        length : name of a feature, or (n_arcs,) lengths of the arcs; by default the first feature that is nowhere
+            negative. The baseline minimises it, and shares of a route are measured in it.
+
+        Returns
+        -------
+        Table with one row for the model's most likely routes and one for the shortest paths: log likelihood per trip and
+        per step (the model's only), exact match (share of trips whose route is predicted in full), matched length (mean
+        share of the trip's length that the prediction covers), and the share of trips matched to 90% of their length.
+        """
+        self._require_fit()
+        net = self._net(net)
+        name, lengths = self._lengths(net, length)
+        matched = net.match(trips, self.stopping, max_steps=self.max_steps, parallel=self.parallel)
+        origins, destinations = net.state_ids[matched.origin], net.state_ids[matched.destination]
+        likelihood = self.log_likelihoods(trips, net)
+        groups = matched.group if matched.group is not None else destinations
+        if callable(net.features):
+            predicted = [route_choice.predict_routes(net, self.utility(net, group), [o], [d], **self._settings())[0]
+                         for o, d, group in zip(origins, destinations, groups)]
+        else:
+            predicted = route_choice.predict_routes(net, self.utility(net), origins, destinations, **self._settings())
+        shortest = route_choice.predict_routes(net, -lengths, origins, destinations)
+        weight = matched.weight
+        rows = [_match_scores(matched, routes, lengths, weight) for routes in (predicted, shortest)]
+        return Table({
+            "route": ["most likely", f"shortest by {name}"],
+            "log likelihood per trip": [np.average(likelihood, weights=weight), None],
+            "per step": [weight @ likelihood / max(weight @ matched.n_steps, 1), None],
+            "exact match": [row[0] for row in rows], "matched length": [row[1] for row in rows],
+            "90% matched": [row[2] for row in rows],
+        }, title=f"{len(matched):,} trips", formats={
+            "log likelihood per trip": ".4f", "per step": ".4f", "exact match": ".1%", "matched length": ".1%",
+            "90% matched": ".1%"})
+
+    def _lengths(self, net, length):
+        if length is not None and not isinstance(length, str):
+            return "length", float_vector("length", length, net.n_arcs, nonnegative=True)
+        features = net.features
+        if callable(features):
+            raise InvalidInputError(
+                "`length` must be an array where features are a callable: got none; pass (n_arcs,) lengths")
+        if length is None:
+            ok = np.flatnonzero((features >= 0).all(axis=0) & (features.max(axis=0, initial=0) > 0))
+            if not ok.size:
+                raise InvalidInputError(
+                    "`length` is needed where every feature is negative somewhere: none is usable; pass (n_arcs,) lengths")
+            return self.feature_names_[ok[0]], np.ascontiguousarray(features[:, ok[0]])
+        column = features[:, self._feature(length)]
+        return length, float_vector(f"feature {length}", column, nonnegative=True)
+
+    def plot_flows(self, flows, ax=None, **options):
+        """A map of arc flows: see :func:`fastirl.plotting.plot_flows`."""
+        self._require_fit()
+        plotting = require("fastirl.plotting")
+        return plotting.plot_flows(self._net(None), flows, ax=ax, **options)
+
+    # -- saving
+
+    def save(self, path):
+        """Write the fit as JSON: weights, settings, what standard errors need. The network is saved on its own."""
+        self._require_fit()
+        reward = {"fixed": self.reward.fixed}
+        text = json.dumps({
+            "format": "fastirl.MaxEntIRL", "version": 1, "reward": reward, "stopping": self.stopping,
+            "discount": self.discount, "max_steps": self.max_steps, "optimizer": self.optimizer, "tol": self.tol,
+            "value_tol": self.value_tol, "max_sweeps": self.max_sweeps, "max_iter": self.max_iter,
+            "on_invalid": self.on_invalid, "parallel": self.parallel,
+            "feature_names": list(self.feature_names_), "coef": self.coef_.tolist(), "free": self.free_.tolist(),
+            "log_likelihood": self.log_likelihood_, "null_log_likelihood": self.null_log_likelihood_,
+            "converged": self.converged_, "message": self.message_, "n_iter": self.n_iter_,
+            "n_evaluations": self.n_evaluations_, "gain": self.gain_, "error_bound": self.error_bound_,
+            "n_trips": self.n_trips_, "n_steps": self.n_steps_, "weight_sum": self.weight_sum_,
+            "n_clusters": getattr(self, "n_clusters_", None),
+            "dropped": {name: [_plain(item) for item in values] for name, values in self.dropped_.to_dict().items()},
+            "information": {name: matrix.tolist() for name, matrix in self._information.items()},
+        }, indent=1, allow_nan=False)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+    @classmethod
+    def load(cls, path, net=None):
+        """Read a fit that :meth:`save` wrote; pass the network to predict with it."""
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file)
+        if not isinstance(data, dict) or data.get("format") != "fastirl.MaxEntIRL" or data.get("version") != 1:
+            raise InvalidInputError(
+                f"a saved fit must be of format 'fastirl.MaxEntIRL', version 1: {path!s} is not; "
+                "pass a file that MaxEntIRL.save wrote"
+            )
+        model = cls(LinearReward(data["reward"]["fixed"]), data["stopping"], data["discount"], data["max_steps"],
+                    optimizer=data["optimizer"], tol=data["tol"], value_tol=data["value_tol"],
+                    max_sweeps=data["max_sweeps"], max_iter=data["max_iter"], on_invalid=data["on_invalid"],
+                    parallel=data["parallel"])
+        model.feature_names_ = tuple(data["feature_names"])
+        model.coef_, model.free_ = np.array(data["coef"]), np.array(data["free"], bool)
+        for name in ("log_likelihood", "null_log_likelihood", "converged", "message", "n_iter", "n_evaluations", "gain",
+                     "error_bound", "n_trips", "n_steps", "weight_sum"):
+            setattr(model, name + "_", data[name])
+        if data["n_clusters"] is not None:
+            model.n_clusters_ = data["n_clusters"]
+        model.dropped_ = Table(data["dropped"])
+        model._information = {name: np.array(matrix) for name, matrix in data["information"].items()}
+        if net is not None:
+            model.net_ = net
+            model._net(None)
+        return model
+
+
+# -- the search --------------------------------------------------------------------------------------
+
+
+class _Search:
+    """Maximise the log likelihood in scaled weights; infeasible points count as rejected steps."""
+
+    def __init__(self, objective, scale, optimizer, max_iter, tol, progress):
+        self.objective, self.scale, self.optimizer = objective, scale, optimizer
+        self.max_iter, self.tol, self.progress = max_iter, tol, _progress_of(progress)
+        self.n_iter, self.gain, self.converged, self.message = 0, math.inf, False, ""
+        self.best = None
+
+    def _point(self, x, order):
+        """The point at scaled weights, or None where the sum over paths is not finite."""
+        try:
+            point = self.objective.at(x / self.scale, order)
+        except (DivergenceError, UndecidedError):
+            return None
+        if self.best is None or point.value > self.best[1].value:
+            self.best = (x.copy(), point)
+        return point
+
+    def _curvature(self, x):
+        point = self._point(x, 2)
+        matrix = point.hessian
+        if self.optimizer == "bhhh" or matrix is None:
+            matrix = (point.scores * self.objective.matched.weight[:, None]).T @ point.scores
+        return matrix / np.outer(self.scale, self.scale)
+
+    def expected_gain(self, gradient, curvature):
+        """Gain in log likelihood that the quadratic model promises, each direction moved by at most one unit."""
+        values, vectors = np.linalg.eigh(curvature)
+        slope = np.abs(vectors.T @ gradient)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            newton = np.where(values > 0, 0.5 * slope**2 / np.maximum(values, 1e-300), np.inf)
+        return float(np.minimum(newton, slope).sum())
+
+    def run(self, theta):
+        x = theta * self.scale
+        x = self._trust_region(x) if self.optimizer != "lbfgs" else self._lbfgs(x)
+        return x / self.scale
+
+    def _tick(self, x, gain):
+        self.n_iter += 1
+        self.gain = gain
+        if self.progress is not None:
+            self.progress(self.n_iter, self.best[1].value, gain)
+
+    def _trust_region(self, x):
+        def value(x):
+            point = self._point(x, 2)
+            return math.inf if point is None else -point.value
+
+        def callback(x):
+            point = self._point(x, 2)
+            self._tick(x, self.expected_gain(point.gradient / self.scale, self._curvature(x)))
+            if self.gain <= self.tol:
+                raise StopIteration
+
+        first = self._point(x, 2)
+        self.gain = self.expected_gain(first.gradient / self.scale, self._curvature(x))
+        if self.gain > self.tol:
+            result = optimize.minimize(
+                value, x, jac=lambda x: -self._point(x, 2).gradient / self.scale, hess=self._curvature,
+                method="trust-exact", callback=callback,
+                options={"maxiter": self.max_iter, "gtol": 0.0, "initial_trust_radius": 1.0, "max_trust_radius": 100.0},
+            )
+            x = result.x
+        x, point = self.best
+        self.gain = self.expected_gain(point.gradient / self.scale, self._curvature(x))
+        self._judge(self.n_iter >= self.max_iter)
+        return x
+
+    def _judge(self, out_of_iterations):
+        # rounding in the values bounds what a step can still show; a hundred times the tolerance is still converged
+        self.converged = self.gain <= self.tol or (not out_of_iterations and self.gain <= 100 * self.tol)
+        self.message = f"the quadratic model promises a gain of {self.gain:.1e} in log likelihood (tol {self.tol:.0e})"
+        if out_of_iterations and not self.converged:
+            self.message += f"; max_iter={self.max_iter} reached"
+
+    def _lbfgs(self, x):
+        """L-BFGS with a barrier where the likelihood does not exist: a quadratic that leads back to the last feasible x.
+
+        Restarted until the gradient is small: the line search's memory is lost when a step was rejected.
+        """
+        gtol = math.sqrt(self.tol) * 1e-2
+
+        def negative(x):
+            point = self._point(x, 1)
+            if point is not None:
+                return -point.value, -point.gradient / self.scale
+            home, best = self.best
+            away = x - home
+            weight = (1.0 + abs(best.value)) / max(away @ away, 1e-300)
+            return -best.value + weight * (away @ away), 2.0 * weight * away
+
+        def callback(x):
+            self._tick(x, float(np.abs(self._point(x, 1).gradient / self.scale).max()))
+
+        for _ in range(4):
+            before = self.n_iter
+            result = optimize.minimize(
+                negative, x, jac=True, method="L-BFGS-B", callback=callback,
+                options={"maxiter": max(self.max_iter - self.n_iter, 1), "gtol": gtol, "ftol": 1e-15, "maxcor": 20,
+                         "maxls": 40},
+            )
+            x = self.best[0]
+            if result.success and np.abs(self.best[1].gradient / self.scale).max() <= gtol:
+                break
+            if self.n_iter >= self.max_iter or self.n_iter == before:
+                break
+        return x
+
+    def finish(self, theta):
+        """The point of order 2 at the answer, and its negative Hessian."""
+        point = self.objective.at(theta, 2)
+        hessian = point.hessian
+        if hessian is None:
+            hessian = self.objective.hessian_by_differences(theta, self.scale)
+        if self.optimizer == "lbfgs":
+            self.gain = self.expected_gain(point.gradient / self.scale, hessian / np.outer(self.scale, self.scale))
+            # first-order steps end where the gradient drowns in the rounding of the line search's differences
+            self.converged = self.gain <= max(self.tol, 1e-6)
+            self.message = f"the quadratic model promises a gain of {self.gain:.1e} in log likelihood"
+            if not self.converged and self.n_iter >= self.max_iter:
+                self.message += f"; max_iter={self.max_iter} reached"
+        return point, hessian
+
+
+def _progress_of(progress):
+    if progress is None or progress is False:
+        return None
+    if callable(progress):
+        return progress
+    import sys
+
+    def line(iteration, value, gain):
+        print(f"iteration {iteration:3d}   log likelihood {value:.6f}   expected gain {gain:.1e}", file=sys.stderr)
+
+    return line
+
+
+def _feature_scale(net, groups):
+    """(k,) root mean square of each feature where it is not 0; 1 for a feature that is 0 everywhere."""
+    features = net.group_features(groups[0])
+    counts = np.maximum((features != 0).sum(axis=0), 1)
+    scale = np.sqrt((features**2).sum(axis=0) / counts)
+    return np.where(scale > 0, scale, 1.0)
+
+
+def _feasible_start(objective, scale):
+    """Free weights at which the likelihood exists: costs on the features that are costs by nature, doubled until it does.
+
+    Features that are nowhere negative get a negative weight, those nowhere positive a positive one, the others 0. With
+    a discount or a bound on length every start is feasible.
+    """
+    features = objective.net.group_features(objective.observed.groups[0])[:, objective.free]
+    direction = np.where((features >= 0).all(axis=0), -1.0, np.where((features <= 0).all(axis=0), 1.0, 0.0))
+    direction[(features == 0).all(axis=0)] = 0.0
+    # a dummy or a rare feature prices few arcs; the ones that price every arc decide whether loops are finite
+    share = (features != 0).mean(axis=0)
+    direction *= share / scale
+    if not direction.any():
+        direction = _separating_direction(features, scale)
+    size, failure = 0.5, None
+    for _ in range(24):
+        try:
+            objective.at(direction * size, 1)
+            # a start at the edge of feasibility is slow and steep: a little further in
+            return direction * (1.5 * size)
+        except (DivergenceError, UndecidedError) as error:
+            failure = error
+            size *= 2.0
+    raise DivergenceError(
+        f"a start at which the sum over paths is finite must exist: none was found, the last trial failed with: {failure}. "
+        "Pass start=, add a feature that prices every arc (length, time, a constant), ban U-turns, or use discount or "
+        "max_steps", destination=failure.destination if isinstance(failure, DivergenceError) else None,
+    )
+
+
+def _separating_direction(features, scale):
+    """Weights under which the dearest loop-free price of an arc is smallest: max t with Xv <= −t, |v| <= 1 (a linear program)."""
+    rows = np.unique(features, axis=0)
+    k = rows.shape[1]
+    cost = np.zeros(k + 1)
+    cost[k] = -1.0
+    matrix = np.hstack([rows / scale, np.ones((len(rows), 1))])
+    result = optimize.linprog(cost, A_ub=matrix, b_ub=np.zeros(len(rows)), bounds=[(-1, 1)] * k + [(None, None)])
+    return result.x[:k] / scale if result.success else -np.ones(k) / scale
+
+
+def _null_log_likelihood(net, matched, stopping):
+    """Each arc out of a state equally likely; under "exit" the destination's exit is one choice more."""
+    degree = np.diff(net._topology.indptr)
+    tail = net.tail[matched.arc]
+    choices = degree[tail].astype(float)
+    per_trip_destination = np.repeat(matched.destination, matched.n_steps)
+    weight = np.repeat(matched.weight, matched.n_steps)
+    if matched.summed:
+        choices /= net._topology.parallel_size[matched.arc]
+    if stopping == "exit":
+        choices += tail == per_trip_destination
+        last = np.log(degree[matched.destination] + 1.0)
+        return float(-(weight @ np.log(choices)) - matched.weight @ last)
+    return float(-(weight @ np.log(choices)))
+
+
+def _inverse(matrix):
+    """Inverse of a symmetric matrix, balanced first; infinite where a direction carries no information."""
+    size = np.sqrt(np.maximum(np.diag(matrix), 0.0))
+    safe = np.where(size > 0, size, 1.0)
+    values, vectors = np.linalg.eigh(matrix / np.outer(safe, safe))
+    flat = values <= 1e-13 * max(values.max(), 1e-300)
+    inverse = (vectors[:, ~flat] / values[~flat]) @ vectors[:, ~flat].T
+    inverse = inverse / np.outer(safe, safe)
+    if flat.any():
+        touched = (np.abs(vectors[:, flat]) > 1e-6).any(axis=1)
+        inverse[touched, touched] = np.inf
+    return inverse
+
+
+def _arc_trip(net, origin, arcs):
+    from .trajectories import Trajectories
+
+    states = np.concatenate([[origin], net.head[arcs]]).astype(int)
+    return Trajectories.from_sequences([net.state_ids[states]], actions=[arcs] if len(arcs) else None)
+
+
+def _match_scores(matched, routes, lengths, weight):
+    """(exact, matched, ninety) shares, weighted."""
+    exact, share = np.empty(len(routes)), np.empty(len(routes))
+    for n, route in enumerate(routes):
+        taken = matched.arc[matched.offsets[n]:matched.offsets[n + 1]]
+        exact[n] = np.array_equal(taken, route)
+        total = lengths[taken].sum()
+        common = lengths[taken[np.isin(taken, route)]].sum()
+        share[n] = common / total if total > 0 else exact[n]
+    return (np.average(exact, weights=weight), np.average(share, weights=weight),
+            np.average(share >= 0.9, weights=weight))
+
+
+def _plain(item):
+    return item.item() if isinstance(item, np.generic) else item
