@@ -667,7 +667,8 @@ class _Search:
         return point
 
     def _curvature(self, x):
-        point = self._point(x, 2)
+        # SciPy asks for derivatives of a proposal before it rejects it: at an infeasible one those at home serve
+        point = self._point(x, 2) or self.best[1]
         matrix = point.hessian
         if self.optimizer == "bhhh" or matrix is None:
             matrix = (point.scores * self.objective.matched.weight[:, None]).T @ point.scores
@@ -703,12 +704,14 @@ class _Search:
             if self.gain <= self.tol:
                 raise StopIteration
 
+        def slope(x):
+            return -(self._point(x, 2) or self.best[1]).gradient / self.scale
+
         first = self._point(x, 2)
         self.gain = self.expected_gain(first.gradient / self.scale, self._curvature(x))
         if self.gain > self.tol:
             result = optimize.minimize(
-                value, x, jac=lambda x: -self._point(x, 2).gradient / self.scale, hess=self._curvature,
-                method="trust-exact", callback=callback,
+                value, x, jac=slope, hess=self._curvature, method="trust-exact", callback=callback,
                 options={"maxiter": self.max_iter, "gtol": 0.0, "initial_trust_radius": 1.0, "max_trust_radius": 100.0},
             )
             x = result.x

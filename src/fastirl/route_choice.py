@@ -250,7 +250,7 @@ class Observed:
         n = len(matched)
         self.net, self.matched, self.model = net, matched, model
         self.counts = sparse.csr_array(
-            (np.ones(matched.arc.size), matched.arc, matched.offsets), shape=(n, net.n_arcs)
+            (np.ones(matched.arc.size), matched.arc, matched.offsets), shape=(n, net.n_arcs), copy=True
         )
         self.counts.sum_duplicates()
         if by_group:
