@@ -68,6 +68,7 @@ extensions = [
     Extension(
         "fastirl._core",
         ["src/fastirl/_core.pyx"],
+        depends=["src/fastirl/_lanes.h", "src/fastirl/_lanes_kernels.h"],
         include_dirs=[np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     )

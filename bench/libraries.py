@@ -10,11 +10,85 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
+import fastirl as fi
+from fastirl import _reference
+from fastirl.maxent import Objective
+from fastirl.route_choice import RouteModel
+
 # np.vecdot (NumPy 2) is half again as fast as einsum on these shapes
 _rowwise_dot = getattr(np, "vecdot", lambda a, b: np.einsum("ij,ij->i", a, b))
 
 
-class Null:
+class Adapter:
+    """What a peer can do: by default every problem."""
+
+    why_not = ""
+
+    @classmethod
+    def can(cls, problem):
+        return True
+
+    def details(self):
+        """Extra columns for the table."""
+        return {}
+
+
+class Fastirl(Adapter):
+    """fastirl on one thread, as MaxEntIRL.fit evaluates it: trips are matched once."""
+
+    name = "fastirl"
+    n_threads = 1
+
+    def __init__(self, problem):
+        net = fi.RoadNetwork.from_arcs(problem.n_states, problem.tail, problem.head, problem.features)
+        trips = fi.Trajectories.from_sequences(problem.sequences())
+        model = RouteModel(stopping=problem.stopping, n_threads=self.n_threads)
+        self._objective = Objective(net, net.match(trips, problem.stopping), fi.LinearReward(), model)
+        self._net, self._trips, self._problem = net, trips, problem
+
+    def evaluate(self, theta):
+        self._objective.forget()
+        point = self._objective.at(np.asarray(theta, dtype=float), 1)
+        return point.value, point.gradient
+
+    def details(self):
+        utility = self._net.features @ np.asarray(self._problem.theta, dtype=float)
+        found = fi.route_log_likelihood(self._net, utility, self._trips, stopping=self._problem.stopping, n_threads=1)
+        return {"forward_sweeps": float(np.median(found.n_sweeps)),
+                "adjoint_sweeps": float(np.median(found.n_adjoint_sweeps))}
+
+
+class FastirlTwoThreads(Fastirl):
+    name = "fastirl, two threads"
+    n_threads = 2
+
+
+class SlowTwin(Adapter):
+    """The package's own definition in plain NumPy: what the kernels are equal to."""
+
+    name = "slow twin (NumPy)"
+    why_not = "it takes a dense pass over all arcs for each sweep"
+
+    def __init__(self, problem):
+        self._problem = problem
+        steps = sp.csr_array((np.arange(1, problem.tail.size + 1), (problem.tail, problem.head)),
+                             shape=(problem.n_states,) * 2)
+        self._trips = [(int(trip[0]), int(trip[-1]), np.asarray(steps[trip[:-1], trip[1:]]).ravel() - 1)
+                       for trip in problem.sequences()]
+
+    @classmethod
+    def can(cls, problem):
+        return problem.size == "small" and problem.n_states <= 1000
+
+    def evaluate(self, theta):
+        problem = self._problem
+        per_trip, gradient = _reference.log_likelihood_and_gradient(
+            problem.n_states, problem.tail, problem.head, problem.features @ np.asarray(theta), self._trips,
+            stopping=problem.stopping)
+        return per_trip.sum(), problem.features.T @ gradient
+
+
+class Null(Adapter):
     """Does nothing: what a call through the adapter costs."""
 
     name = "null"
@@ -26,7 +100,7 @@ class Null:
         return 0.0, self._gradient
 
 
-class SciPySplu:
+class SciPySplu(Adapter):
     """Recursive logit by SciPy's sparse LU: I - M factored once, all destinations solved together.
 
     With M = exp(utility) on arcs and G = (I - M)^-1, z_d = G e_d; log likelihood = sum u(path) - sum log z_d(o).
@@ -235,4 +309,4 @@ class _Block:
         return value, seeds
 
 
-ADAPTERS = {adapter.name: adapter for adapter in (SciPySplu, Null)}
+LOG_LIKELIHOOD = (Fastirl, FastirlTwoThreads, SciPySplu, SlowTwin, Null)

@@ -24,7 +24,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 OUTPUT = PROJECT / "src" / "fastirl" / "data" / "porto_center.npz"
 WINDOW = (-8.640, 41.140, -8.590, 41.170)  # west, south, east, north in degrees
 MIN_LINKS = 12
-SPLIT = {"train": "train", "valid": "train", "test_mm": "test"}
 
 
 def data_folder():
@@ -80,7 +79,7 @@ def cut(folder):
         if last - first >= MIN_LINKS:
             parts.append(sequence[first:last])
             ids.append(int(trip))
-            split.append(SPLIT[str(part_of)])
+            split.append(str(part_of))
     return {
         "link_id": link_id[keep].astype(np.int32),
         "from_node": start[keep].astype(np.int32),
@@ -105,10 +104,8 @@ def main(arguments):
     arrays = cut(data_folder() / "porto_taxi")
     with open(output, "wb") as file:
         np.savez_compressed(file, **arrays)
-    n = {name: int((arrays["trip_split"] == name).sum()) for name in ("train", "test")}
-    print(f"{output.name}: {arrays['link_id'].size:,} links, {arrays['node_id'].size:,} nodes, {n['train']} trips to learn "
-          f"from and {n['test']} held out, {arrays['trip_links'].size / arrays['trip_id'].size:.1f} links per trip, "
-          f"{output.stat().st_size:,} bytes")
+    print(f"{output.name}: {arrays['link_id'].size:,} links, {arrays['node_id'].size:,} nodes, {arrays['trip_id'].size} "
+          f"trips, {arrays['trip_links'].size / arrays['trip_id'].size:.1f} links per trip, {output.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ def join(first, second, arcs=(), utility=()):
 
 def forbidden(seed=6):
     base = random(25, 4, 2.0, seed=seed)
-    return base.with_utility(np.where(np.random.default_rng(seed).random(base.utility.size) < 0.3, -np.inf, base.utility))
+    banned = np.random.default_rng(seed).random(base.utility.size) < 0.3
+    return base.with_utility(np.where(banned, -np.inf, base.utility))
 
 
 def zero_length(seed=7):
@@ -167,7 +168,8 @@ def simulated(net, utility, rng, n_trips, pairs=8, stopping="first_arrival", **o
         origin, destination = (int(s) for s in rng.choice(net.n_states, 2, replace=False))
         if not np.isfinite(fi.route_values(net, utility, destination, stopping=stopping, **options).value[origin]):
             continue
-        ptr, arcs = fi.sample_routes(net, utility, origin, destination, n_trips // pairs, rng, stopping=stopping, **options)
+        ptr, arcs = fi.sample_routes(net, utility, origin, destination, n_trips // pairs, rng, stopping=stopping,
+                                     **options)
         for a, b in zip(ptr[:-1], ptr[1:]):
             actions.append(arcs[a:b])
             states.append(np.concatenate([[origin], net.head[arcs[a:b]]]))

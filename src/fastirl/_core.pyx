@@ -6,8 +6,9 @@
     4  Visitation frequencies              adjoint sweeps
     5  Derivatives in features             tangents and Hessian
     6  Paths of bounded length
-    7  One destination after another       the driver that Python calls
-    8  Reading the solution                routes by policy, arc probabilities
+    7  Eight destinations at once          the same on vectors of 8 doubles; the loops stand in _lanes_kernels.h
+    8  One destination after another       the driver that Python calls
+    9  Reading the solution                routes by policy, arc probabilities
 
 Symbols (Fosgerau, Frejinger, Karlstrom 2013; Ziebart 2008): u arc utility, V soft value,
 phi hard value (best path), z = exp(V - phi), P choice probability, F expected visits, gamma discount.
@@ -18,7 +19,7 @@ numbered by rank: rank 0 is the destination. Row r lists the arcs that leave sta
 import numpy as np
 
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, exp, fabs, log
+from libc.math cimport INFINITY, exp, fabs, log, sqrt
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
@@ -31,6 +32,41 @@ cdef extern from *:
     #endif
     """
     const int FASTIRL_OPENMP
+
+cdef extern from "_lanes.h" nogil:
+    ctypedef struct lanes_matrix:
+        int n
+        int n_sources
+        const int* row
+        const int* col
+        const double* w
+        const double* keep
+        const double* add
+    ctypedef struct lanes_kernels:
+        void (*sweep)(const lanes_matrix* m, double* z) noexcept nogil
+        double (*sweep_measured)(const lanes_matrix* m, double* z, double* d) noexcept nogil
+        void (*certificate_start)(const lanes_matrix* m, const double* phi, double floor, const double* z, double* s,
+                                  double* t, double* y) noexcept nogil
+        double (*certificate_sweep)(const lanes_matrix* m, double theta, const double* s, double* t,
+            double* y) noexcept nogil
+        double (*contraction)(const lanes_matrix* m, const double* z, const double* s, const double* t, double* y,
+                              double* share) noexcept nogil
+        void (*row_scales)(const lanes_matrix* m, const double* z, double* c) noexcept nogil
+        void (*visit)(const lanes_matrix* m, const double* c, int n_seeds, const int* seed, const double* q,
+            double* G) noexcept nogil
+        void (*visit_measured)(const lanes_matrix* m, const double* c, int n_seeds, const int* seed, const double* q,
+            const double* y, double* G, double* flying) noexcept nogil
+        void (*scatter_flow)(const lanes_matrix* m, const int* arc, const double* z, const double* G,
+            double* arc_flow) noexcept nogil
+        void (*tangent_source)(const lanes_matrix* m, const int* arc, const double* z, const double* x, int stride,
+            double* rhs) noexcept nogil
+        void (*tangent_sweep)(const lanes_matrix* m, const double* rhs, double* T) noexcept nogil
+        double (*tangent_sweep_measured)(const lanes_matrix* m, const double* rhs, const double* z, double tiny,
+            double* T) noexcept nogil
+        void (*tangent_finish)(int n, const double* z, double* T) noexcept nogil
+        void (*curvature)(const lanes_matrix* m, const int* arc, const double* z, const double* G, const double* x,
+            int n_features, const double* dV, size_t plane, double* a, double* hessian) noexcept nogil
+    const lanes_kernels* lanes_find(int bits)
 
 cdef double EPS = 2.220446049250313e-16
 cdef double OVERFLOW = 1e250
@@ -91,7 +127,7 @@ cdef struct Local:
 
 cdef void mark_forward(const Graph* g, Local* loc, const double* u, int dest,
                        const int* origin, int n_origins, int* mark) noexcept nogil:
-    """mark[i] = 1 where a walk from an origin leads; under first arrival it ends at `dest`."""
+    """mark[i] = 1 where a walk from an origin leads; under first arrival it ends at `dest` (-1: nowhere)."""
     cdef int top = 0, i, j, k
     memset(mark, 0, g.n_states * sizeof(int))
     for k in range(n_origins):
@@ -147,25 +183,36 @@ cdef inline int pop_least(int* heap, int* where, const double* key, int size) no
     return least
 
 
-cdef void order_by_cost(const Graph* g, Local* loc, const double* u, int dest,
-                        const int* alive, double* cost) noexcept nogil:
-    """Dijkstra's search from the destination against the arcs; needs u <= 0. Fills state, rank, phi."""
-    cdef int size = 1, i, j, k, n = 0
+cdef int order_by_cost(const Graph* g, Local* loc, const double* u, const int* dest, int n_dest,
+                       const int* alive, double* cost) noexcept nogil:
+    """Dijkstra's search from the destinations against the arcs; needs u <= 0. Fills state, rank, phi.
+
+    phi is the best path utility to any of them. They get the first ranks; returns how many there are.
+    """
+    cdef int size = 0, i, j, k, n = 0, settled = 0, n_sources
     cdef double new
     for i in range(g.n_states):
         loc.rank[i] = -1
         loc.where[i] = -1
         cost[i] = INFINITY
-    cost[dest] = 0.0
-    loc.heap[0] = dest
-    loc.where[dest] = 0
-    while size:
-        j = pop_least(loc.heap, loc.where, cost, size)
-        size -= 1
-        loc.rank[j] = n
-        loc.state[n] = j
-        loc.phi[n] = -cost[j]
-        n += 1
+    for k in range(n_dest):
+        j = dest[k]
+        if loc.rank[j] < 0:
+            cost[j] = 0.0
+            loc.rank[j] = n
+            loc.state[n] = j
+            n += 1
+    n_sources = n
+    while settled < n or size:
+        if settled == n:
+            j = pop_least(loc.heap, loc.where, cost, size)
+            size -= 1
+            loc.rank[j] = n
+            loc.state[n] = j
+            n += 1
+        j = loc.state[settled]
+        loc.phi[settled] = -cost[j]
+        settled += 1
         for k in range(g.in_indptr[j], g.in_indptr[j + 1]):
             i = g.in_tail[k]
             if loc.rank[i] >= 0 or not alive[i]:
@@ -179,6 +226,7 @@ cdef void order_by_cost(const Graph* g, Local* loc, const double* u, int dest,
                 cost[i] = new
                 sift_up(loc.heap, loc.where, cost, loc.where[i])
     loc.n = n
+    return n_sources
 
 
 cdef void order_by_hops(const Graph* g, Local* loc, const double* u, int dest, const int* alive,
@@ -204,12 +252,12 @@ cdef void order_by_hops(const Graph* g, Local* loc, const double* u, int dest, c
     loc.n = n
 
 
-cdef void gather_rows(const Graph* g, Local* loc, const double* u) noexcept nogil:
-    """Rows of the local matrix, in the order of ranks. Row 0 is empty under first arrival."""
+cdef void gather_rows(const Graph* g, Local* loc, const double* u, bint first_row) noexcept nogil:
+    """Rows of the local matrix, in the order of ranks. Row 0 is left empty where a walk ends there."""
     cdef int r, k, c, m = 0
     loc.row[0] = 0
     for r in range(loc.n):
-        if r > 0 or loc.exit:
+        if r > 0 or first_row:
             for k in range(g.indptr[loc.state[r]], g.indptr[loc.state[r] + 1]):
                 c = loc.rank[g.head[k]]
                 if c >= 0 and u[g.arc[k]] > -INFINITY:
@@ -333,11 +381,11 @@ cdef double certify_values(Local* loc, int max_sweeps) noexcept nogil:
     for r in range(loc.n):
         t[r] = fabs(loc.d[r])
         # y holds the source g until s is formed
-        size = fabs(loc.phi[r])
+        # an arc's rounding counts with its weight: what costs 1e4 and is hardly taken spoils nothing
+        size = 0.0
         for k in range(loc.row[r], loc.row[r + 1]):
-            if fabs(loc.phi[loc.col[k]]) > size:
-                size = fabs(loc.phi[loc.col[k]])
-        y[r] = EPS * (loc.row[r + 1] - loc.row[r] + 4.0 + 4.0 * size) * loc.z[r]
+            size += loc.w[k] * loc.z[loc.col[k]] * max(fabs(loc.phi[r]), fabs(loc.phi[loc.col[k]]))
+        y[r] = EPS * ((loc.row[r + 1] - loc.row[r] + 4.0) * loc.z[r] + 4.0 * size)
     if not loc.exit:
         t[0] = 0.0
         y[0] = 0.0
@@ -532,6 +580,38 @@ cdef double bellman_residual(Local* loc, const double* u) noexcept nogil:
     return largest
 
 
+cdef double certify_discounted(Local* loc, double residual, double tol) noexcept nogil:
+    """Proven bound on |V - V*| / max(1, |V|) at every state, from d = T V - V and its softmax w.
+
+    A contraction bounds every error by e = (|d| + rounding) / (1 - gamma). Within e no choice probability changes by
+    more than the factor exp(2 gamma e), so that e <- |d| + rounding + gamma exp(2 gamma e) P e stays a bound, state by
+    state: a dear state's rounding reaches only those that are likely to go there.
+    """
+    cdef int r, k, sweep
+    cdef double size = 1.0, worst, grow, bound = INFINITY, least, own
+    for r in range(loc.n):
+        size = max(size, fabs(loc.phi[r]))
+    worst = (residual + 8.0 * EPS * size) / (1.0 - loc.gamma)
+    grow = loc.gamma * exp(2.0 * loc.gamma * worst)
+    for r in range(loc.n):
+        loc.y[r] = worst
+    if not loc.exit:
+        loc.y[0] = 0.0
+    for sweep in range(64):
+        least = bound
+        bound = 0.0
+        for r in range(loc.n):
+            bound = max(bound, loc.y[r] / max(1.0, fabs(loc.phi[r])))
+        if bound <= tol or grow >= 1.0 or (sweep % 8 == 7 and bound > 0.999 * least):
+            break
+        for r in range(0 if loc.exit else 1, loc.n):
+            own = fabs(loc.d[r]) + EPS * (loc.row[r + 1] - loc.row[r] + 4.0)
+            for k in range(loc.row[r], loc.row[r + 1]):
+                own += loc.w[k] * (grow * loc.y[loc.col[k]] + 4.0 * EPS * max(fabs(loc.phi[r]), fabs(loc.phi[loc.col[k]])))
+            loc.y[r] = min(loc.y[r], own)
+    return bound
+
+
 cdef int solve_discounted(Local* loc, const double* u, double tol, int max_sweeps) noexcept nogil:
     """V = log sum exp(u + gamma V) by Newton's method (soft policy iteration), each step solved by sweeps.
 
@@ -552,7 +632,7 @@ cdef int solve_discounted(Local* loc, const double* u, double tol, int max_sweep
         size = 1.0
         for r in range(loc.n):
             size = max(size, fabs(loc.phi[r]))
-        loc.bound = (residual + 8.0 * EPS * size) / ((1.0 - loc.gamma) * size)
+        loc.bound = certify_discounted(loc, residual, tol)
         loc.eta = loc.gamma
         if loc.bound <= tol:
             return C_OK
@@ -650,32 +730,62 @@ cdef void scatter_flow(const Local* loc, double* arc_flow) noexcept nogil:
 
 # --- 5  Derivatives in features ------------------------------------------------------------------
 
+cdef inline void sum_row(const Local* loc, int r, int n_features, const double* x, double* total) noexcept nogil:
+    """total = sum of w x_col over the arcs of row r, x (n, k), four columns at a time: their sums stay in registers."""
+    cdef int k, f = 0
+    cdef double a, b, c, d, w
+    cdef const double* source
+    while f + 4 <= n_features:
+        a = b = c = d = 0.0
+        for k in range(loc.row[r], loc.row[r + 1]):
+            w = loc.w[k]
+            source = x + <size_t>loc.col[k] * n_features + f
+            a += w * source[0]
+            b += w * source[1]
+            c += w * source[2]
+            d += w * source[3]
+        total[f] = a
+        total[f + 1] = b
+        total[f + 2] = c
+        total[f + 3] = d
+        f += 4
+    while f < n_features:
+        a = 0.0
+        for k in range(loc.row[r], loc.row[r + 1]):
+            a += loc.w[k] * x[<size_t>loc.col[k] * n_features + f]
+        total[f] = a
+        f += 1
+
+
 cdef int solve_tangents(Local* loc, const double* x, int n_features, double tol, int max_sweeps,
-                        double* rhs, double* tangent) noexcept nogil:
-    """dV = P (x + gamma dV): derivatives of every value in the weights of linear features, all features in a sweep."""
+                        double* rhs, double* tangent, double* total) noexcept nogil:
+    """dV = P (x + gamma dV): derivatives of every value in the weights of linear features, all features in a sweep.
+
+    total : (k,) scratch
+    """
     cdef int r, k, f, sweep
     cdef double change, excess, value, size = 1.0
     cdef const double* source
+    cdef double* row
+    memset(rhs, 0, <size_t>loc.n * n_features * sizeof(double))
+    memset(tangent, 0, <size_t>loc.n * n_features * sizeof(double))
     for r in range(loc.n):
-        for f in range(n_features):
-            rhs[r * n_features + f] = 0.0
-            tangent[r * n_features + f] = 0.0
+        row = rhs + <size_t>r * n_features
         for k in range(loc.row[r], loc.row[r + 1]):
             source = x + <size_t>loc.arc[k] * n_features
             for f in range(n_features):
-                rhs[r * n_features + f] += loc.w[k] * source[f]
+                row[f] += loc.w[k] * source[f]
     for sweep in range(max_sweeps):
         excess = 0.0
         for r in range(0 if loc.exit else 1, loc.n):
             change = 0.0
+            sum_row(loc, r, n_features, tangent, total)
+            row = tangent + <size_t>r * n_features
             for f in range(n_features):
-                value = 0.0
-                for k in range(loc.row[r], loc.row[r + 1]):
-                    value += loc.w[k] * tangent[loc.col[k] * n_features + f]
-                value = rhs[r * n_features + f] + loc.gamma * value
-                change = max(change, fabs(value - tangent[r * n_features + f]))
+                value = rhs[<size_t>r * n_features + f] + loc.gamma * total[f]
+                change = max(change, fabs(value - row[f]))
                 size = max(size, fabs(value))
-                tangent[r * n_features + f] = value
+                row[f] = value
             if change > excess * loc.s[r]:
                 excess = change / loc.s[r]
         # |error| <= excess * eta / (1 - eta) * s, as H s <= eta s
@@ -842,7 +952,362 @@ cdef int bounded_tangents(Local* loc, const double* u, const double* x, int n_fe
     return C_OK
 
 
-# --- 7  One destination after another ------------------------------------------------------------------
+# --- 7  Eight destinations at once -----------------------------------------------------------------------
+
+cdef const lanes_kernels* kernels = lanes_find(0)
+
+
+cdef struct Block:
+    # In the potential phi of the nearest destination an arc weighs the same for all of them. A lane's z underflows
+    # only where another destination is nearer by 450 units of cost or more: such a state is no way to its own. What
+    # a block cannot certify is solved again one by one, so that it decides nothing about what is an error.
+    lanes_matrix out       # arcs that leave each rank
+    lanes_matrix into      # arcs that enter it
+    int n                  # destinations, one a lane
+    const int* destination
+    const int* query_ptr   # (n + 1,)
+    const int* query_state
+    double* z              # (n_local, 8) exp(V - phi)
+    double* t              # (n_local, 8) changes, terms of the certificate, then G = F / z
+    double* s              # (n_local, 8) first term of the certificate, then the scale of each row
+    double* y              # (n_local, 8) H y <= eta y
+    double* q              # (n_local, 8) weights of the queries over z; source of the tangents
+    double* tangent        # (k, n_local, 8), or (1, n_local, 8) where no Hessian is asked
+    size_t plane           # from one feature's to the next
+    double floor           # |phi| up to which rounding is not told apart
+    double least           # s >= least * z
+    int* seed              # (n_local,) ranks with queries, descending
+    int* in_row
+    int* in_col
+    double* in_w
+    double[64] keep        # (8, 8) 0 where the lane of the column ends at the destination of the row
+    double[64] add         # (8, 8) 1 where it is its destination
+    int[8] certified       # whether the block's answer stands
+    double[8] bound
+    double[8] flow_error
+
+
+cdef void transpose(const Local* loc, int* row, int* col, double* w) noexcept nogil:
+    """The local matrix by heads."""
+    cdef int r, k, at
+    memset(row, 0, (loc.n + 1) * sizeof(int))
+    for k in range(loc.row[loc.n]):
+        row[loc.col[k] + 1] += 1
+    for r in range(loc.n):
+        row[r + 1] += row[r]
+    for r in range(loc.n):
+        for k in range(loc.row[r], loc.row[r + 1]):
+            at = row[loc.col[k]]
+            col[at] = r
+            w[at] = loc.w[k]
+            row[loc.col[k]] = at + 1
+    for r in range(loc.n, 0, -1):
+        row[r] = row[r - 1]
+    row[0] = 0
+
+
+cdef void block_matrix(const Graph* g, Local* loc, Block* b, const double* u, int* alive, double* cost) noexcept nogil:
+    """The local matrix that the block's destinations share, and where each lane starts and ends."""
+    cdef int k, lane
+    mark_forward(g, loc, u, -1, b.query_state + b.query_ptr[0], b.query_ptr[b.n] - b.query_ptr[0], alive)
+    b.out.n_sources = order_by_cost(g, loc, u, b.destination, b.n, alive, cost)
+    gather_rows(g, loc, u, True)
+    reweight(loc, u)
+    for k in range(64):
+        b.keep[k] = 1.0
+        b.add[k] = 0.0
+    for lane in range(b.n):
+        k = loc.rank[b.destination[lane]] * 8 + lane
+        b.add[k] = 1.0
+        if not loc.exit:
+            b.keep[k] = 0.0
+    # no row's rounding counts for far less than that of the states asked for: then s, which grows from it, also bounds
+    # visits and tangents well
+    b.floor = 0.0
+    for k in range(b.query_ptr[0], b.query_ptr[b.n]):
+        if loc.rank[b.query_state[k]] >= 0:
+            b.floor = max(b.floor, 0.25 * fabs(loc.phi[loc.rank[b.query_state[k]]]))
+    b.least = EPS * (4.0 + 4.0 * b.floor)
+    b.out.n = loc.n
+    b.out.row = loc.row
+    b.out.col = loc.col
+    b.out.w = loc.w
+    b.out.keep = b.keep
+    b.out.add = b.add
+    b.into = b.out
+    b.into.row = b.in_row
+    b.into.col = b.in_col
+    b.into.w = b.in_w
+
+
+cdef bint block_certify(Local* loc, Block* b, double tol, int max_sweeps) noexcept nogil:
+    """The bound of `certify_values` at the states asked for; whether it is at most `tol` in every lane."""
+    cdef int sweep, lane, k, r
+    cdef bint holds, all_hold = True
+    cdef double theta = 0.5, above = 1.0, share, z, ratio
+    kernels.certificate_start(&b.out, loc.phi, b.floor, b.z, b.s, b.t, b.y)
+    for sweep in range(max_sweeps):
+        above = kernels.certificate_sweep(&b.out, theta, b.s, b.t, b.y)
+        if above <= 0.0 or not (above < INFINITY) or loc.stop[0]:
+            break
+    loc.eta = kernels.contraction(&b.out, b.z, b.s, b.t, b.y, &share)
+    # without any digit at some state, be it asked for or not, the answer is not for a block to give
+    holds = above <= 0.0 and loc.eta < 1.0 and share < 1.0 - theta
+    for lane in range(b.n):
+        b.certified[lane] = holds
+        b.bound[lane] = 0.0
+        for k in range(b.query_ptr[lane], b.query_ptr[lane + 1]):
+            r = loc.rank[b.query_state[k]]
+            if r < 0:
+                continue
+            z = b.z[<size_t>r * 8 + lane]
+            if z < 1e-200:
+                # out of reach of this destination, or too far for doubles
+                b.certified[lane] = 0
+                continue
+            ratio = b.y[<size_t>r * 8 + lane] / ((1.0 - theta) * z)
+            ratio = ratio / (1.0 - ratio) if ratio < 1.0 else INFINITY
+            b.bound[lane] = max(b.bound[lane], ratio / max(1.0, fabs(loc.phi[r] + log(z))))
+        b.certified[lane] = b.certified[lane] and b.bound[lane] <= tol
+        all_hold = all_hold and b.bound[lane] <= tol
+    return holds and all_hold
+
+
+cdef bint block_diverges(Local* loc, Block* b) noexcept nogil:
+    """Whether the last changes of the lane that moves most certify a divergence, be it of states that matter or not."""
+    cdef int lane = 0, r
+    cdef size_t k
+    cdef double largest = 0.0
+    for k in range(<size_t>loc.n * 8):
+        if b.t[k] > largest * (b.z[k] + 1e-200):
+            largest = b.t[k] / (b.z[k] + 1e-200)
+            lane = k % 8
+    for r in range(loc.n):
+        loc.d[r] = b.t[<size_t>r * 8 + lane]
+        if r < b.out.n_sources and b.keep[r * 8 + lane] == 0.0:
+            loc.d[r] = 0.0
+    return certify_divergence(loc) == C_DIVERGED
+
+
+cdef int block_values(Local* loc, Block* b, double tol, int max_sweeps) noexcept nogil:
+    """z = M z + b from z = 0 until the certificate holds. C_OK leaves in b.certified whose answers stand."""
+    cdef int sweep, test = 256, tried = 0
+    cdef double change = 0.0, before, rate, trigger = tol
+    memset(b.z, 0, <size_t>loc.n * 8 * sizeof(double))
+    for sweep in range(1, max_sweeps + 1):
+        loc.n_sweeps += 1
+        if sweep % 4:
+            kernels.sweep(&b.out, b.z)
+            continue
+        before = change
+        change = kernels.sweep_measured(&b.out, b.z, b.t)
+        if not (change < INFINITY):
+            return C_OVERFLOW
+        if loc.stop[0]:
+            return C_STOPPED
+        rate = sqrt(sqrt(change / before)) if change < before else 1.0
+        if change <= 4.0 * EPS or (rate < 1.0 and change * rate / (1.0 - rate) <= 0.25 * trigger):
+            if block_certify(loc, b, tol, 64 + 2 * sweep):
+                return C_OK
+            tried += change <= 4.0 * EPS
+            if tried >= 2:
+                return C_OK
+            trigger *= 0.25
+        elif sweep >= test:
+            test *= 2
+            if block_diverges(loc, b):
+                return C_DIVERGED
+    return C_UNDECIDED
+
+
+cdef int block_visits(Local* loc, Block* b, const double* query_weight, double tol, int max_sweeps) noexcept nogil:
+    """G = q / z + M'G, visits over z, far states first: `solve_visits` in lanes, as a gather over the arcs' heads.
+
+    With tau = (I - L)^-1 z the visits still missing are (I - H')^-1 tau times the mass in flight. As tau <= s / least
+    and (I - H)^-1 s <= 2 y they are at most 2 / least * y times that mass, which is at most eta y times the last change.
+    """
+    cdef int lane, k, r, sweep, n_seeds = 0
+    cdef double total = 0.0, flying
+    memset(b.q, 0, <size_t>loc.n * 8 * sizeof(double))
+    memset(loc.mark, 0, loc.n * sizeof(int))
+    for lane in range(b.n):
+        if b.certified[lane]:
+            for k in range(b.query_ptr[lane], b.query_ptr[lane + 1]):
+                r = loc.rank[b.query_state[k]]
+                if r >= 0:
+                    b.q[<size_t>r * 8 + lane] += query_weight[k] / b.z[<size_t>r * 8 + lane]
+                    loc.mark[r] = 1
+                    total += fabs(query_weight[k])
+    for r in range(loc.n - 1, -1, -1):
+        if loc.mark[r]:
+            b.seed[n_seeds] = r
+            n_seeds += 1
+    transpose(loc, b.in_row, b.in_col, b.in_w)
+    kernels.row_scales(&b.out, b.z, b.s)
+    memset(b.t, 0, <size_t>loc.n * 8 * sizeof(double))
+    for sweep in range(1, max_sweeps + 1):
+        loc.n_adjoint += 1
+        if sweep % 4:
+            kernels.visit(&b.into, b.s, n_seeds, b.seed, b.q, b.t)
+            continue
+        kernels.visit_measured(&b.into, b.s, n_seeds, b.seed, b.q, b.y, b.t, b.flow_error)
+        flying = 0.0
+        for lane in range(b.n):
+            b.flow_error[lane] *= 2.0 * loc.eta / b.least
+            flying += b.flow_error[lane]
+        if flying <= tol * total:
+            return C_OK
+        if loc.stop[0]:
+            return C_STOPPED
+    return C_UNDECIDED
+
+
+cdef double block_reach(const Local* loc, const Block* b, const double* values) noexcept nogil:
+    """The largest |values / z| at the states asked for."""
+    cdef int lane, k, r
+    cdef double largest = 0.0
+    for lane in range(b.n):
+        if b.certified[lane]:
+            for k in range(b.query_ptr[lane], b.query_ptr[lane + 1]):
+                r = loc.rank[b.query_state[k]]
+                if r >= 0:
+                    largest = max(largest, fabs(values[<size_t>r * 8 + lane]) / b.z[<size_t>r * 8 + lane])
+    return largest
+
+
+cdef int block_tangents(Local* loc, Block* b, const double* x, int n_features, double tol, int max_sweeps,
+                        double* tangent) noexcept nogil:
+    """T = z dV of each feature: T = M T + sum of w z_col x.
+
+    A last change of at most excess * z, so at most excess / least * s, leaves an error of at most twice that times y.
+    """
+    cdef int f, sweep, lane, k, r
+    cdef double excess, size = 1.0, reach = 2.0 / b.least * block_reach(loc, b, b.y)
+    cdef double* T
+    for f in range(n_features):
+        T = b.tangent + f * b.plane
+        kernels.tangent_source(&b.out, loc.arc, b.z, x + f, n_features, b.q)
+        memset(T, 0, <size_t>loc.n * 8 * sizeof(double))
+        for sweep in range(1, max_sweeps + 1):
+            if sweep % 4:
+                kernels.tangent_sweep(&b.out, b.q, T)
+                continue
+            excess = kernels.tangent_sweep_measured(&b.out, b.q, b.z, 1e-280 / b.least, T)
+            size = max(size, block_reach(loc, b, T))
+            if excess * reach <= tol * size or excess <= 4.0 * EPS * size:
+                break
+            if loc.stop[0]:
+                return C_STOPPED
+        else:
+            return C_UNDECIDED
+        kernels.tangent_finish(loc.n, b.z, T)
+        for lane in range(b.n):
+            if b.certified[lane]:
+                for k in range(b.query_ptr[lane], b.query_ptr[lane + 1]):
+                    r = loc.rank[b.query_state[k]]
+                    if r >= 0:
+                        tangent[<size_t>k * n_features + f] = T[<size_t>r * 8 + lane]
+    return C_OK
+
+
+cdef int solve_block(const Graph* g, Local* loc, Block* b, const double* u, int* alive, double* cost,
+                     const double* query_weight, const double* x, int n_features, bint want_hessian, double tol,
+                     int max_sweeps, double* value, double* tangent, double* arc_flow, double* scratch) noexcept nogil:
+    """Values, visits and derivatives of up to 8 destinations. Only where all of it succeeds is anything added to sums.
+
+    scratch : (k + k * k, 8), the last k * k of them the Hessian's sum
+    """
+    cdef int lane, k, r, status
+    cdef bint any_holds = False
+    loc.n_sweeps = loc.n_adjoint = 0
+    block_matrix(g, loc, b, u, alive, cost)
+    status = block_values(loc, b, tol, max_sweeps)
+    for lane in range(b.n):
+        b.flow_error[lane] = 0.0
+        b.certified[lane] = b.certified[lane] and status == C_OK
+        any_holds = any_holds or b.certified[lane]
+    if not any_holds:
+        return status
+    # the same contraction: what takes far longer than the values is rounding that goes in circles
+    max_sweeps = min(max_sweeps, 4 * loc.n_sweeps + 64)
+    if arc_flow != NULL:
+        status = block_visits(loc, b, query_weight, tol, max_sweeps)
+    if status == C_OK and n_features:
+        status = block_tangents(loc, b, x, n_features, tol, max_sweeps, tangent)
+    if status != C_OK:
+        for lane in range(b.n):
+            b.certified[lane] = 0
+        return status
+    for lane in range(b.n):
+        if b.certified[lane]:
+            for k in range(b.query_ptr[lane], b.query_ptr[lane + 1]):
+                r = loc.rank[b.query_state[k]]
+                if r >= 0:
+                    value[k] = loc.phi[r] + log(b.z[<size_t>r * 8 + lane])
+    if arc_flow != NULL:
+        kernels.scatter_flow(&b.out, loc.arc, b.z, b.t, arc_flow)
+        if want_hessian and n_features:
+            kernels.curvature(&b.out, loc.arc, b.z, b.t, x, n_features, b.tangent, b.plane, scratch,
+                            scratch + n_features * 8)
+    return C_OK
+
+
+# --- 8  One destination after another ------------------------------------------------------------------
+
+def cluster_destinations(const int[::1] indptr, const int[::1] head, const int[::1] in_indptr, const int[::1] in_tail,
+                         const int[::1] destination, int size, int limit):
+    """Groups of `size` destinations near each other, so that one potential suits them all.
+
+    Greedy: the first destination that has no group, and the nearest others by arcs in either direction, where a search
+    of at most `limit` states finds them; the rest is filled in order.
+
+    destination : (n,) distinct states. Returns (n,) order of the destinations: every `size` of them are a group.
+    """
+    cdef int n = destination.shape[0], n_states = indptr.shape[0] - 1, i, j, k, side, at, end, first = 0, found, seed
+    cdef int begin, stop
+    task_array = np.full(n_states, -1, dtype=np.intc)
+    seen_array = np.full(n_states, -1, dtype=np.intc)
+    queue_array = np.empty(n_states, dtype=np.intc)
+    order_array = np.empty(n, dtype=np.intc)
+    cdef int[::1] task = task_array, seen = seen_array, queue = queue_array, order = order_array
+    cdef int total = 0
+    for i in range(n):
+        task[destination[i]] = i
+    while total < n:
+        while task[destination[first]] < 0:
+            first += 1
+        seed = destination[first]
+        queue[0] = seed
+        seen[seed] = first
+        at = found = 0
+        end = 1
+        while at < end and at < limit and found < size and total < n:
+            i = queue[at]
+            at += 1
+            if task[i] >= 0:
+                order[total] = task[i]
+                task[i] = -1
+                total += 1
+                found += 1
+            for side in range(2):
+                begin = in_indptr[i] if side else indptr[i]
+                stop = in_indptr[i + 1] if side else indptr[i + 1]
+                for k in range(begin, stop):
+                    j = in_tail[k] if side else head[k]
+                    if seen[j] != first:
+                        seen[j] = first
+                        queue[end] = j
+                        end += 1
+        i = first
+        while found < size and total < n:
+            if task[destination[i]] >= 0:
+                order[total] = i
+                task[destination[i]] = -1
+                total += 1
+                found += 1
+            i += 1
+    return order_array
+
 
 def solve_destinations(
     const int[::1] indptr, const int[::1] head, const int[::1] arc,
@@ -851,7 +1316,7 @@ def solve_destinations(
     const int[::1] query_ptr, const int[::1] query_state, const double[::1] query_weight,
     bint exit, double discount, int max_steps, double tol, int max_sweeps,
     double[::1] arc_flow, const double[:, ::1] features, bint want_hessian,
-    double[::1] all_values, double[::1] all_probabilities, const int[::1] stop,
+    double[::1] all_values, double[::1] all_probabilities, const int[::1] stop, bint lanes=True,
 ):
     """Soft values, expected arc counts and derivatives for destinations one after another.
 
@@ -872,11 +1337,14 @@ def solve_destinations(
     all_values, all_probabilities : (n_states,), (n_arcs,) of the last destination; empty when not asked.
         When all_values is asked every state is an origin.
     stop : a flag that another thread sets to end early
+    lanes : whether destinations may be solved 8 at a time, where discount is 1, paths are of any length and no utility
+        is positive; what comes out is the same within `tol`
 
     Returns
     -------
     dict of arrays: value (n_queries,), tangent (n_queries, k), hessian (k, k), status, n_sweeps, n_adjoint, bound,
-    flow_error (n_tasks,), failed (index of the task that ended the run, or -1), cycle (its arcs), n_divergent
+    flow_error (n_tasks,), lanes (n_tasks,) which were solved 8 at a time (n_sweeps and n_adjoint then are those of the
+    eight), failed (index of the task that ended the run, or -1), cycle (its arcs), n_local
     """
     cdef int n = indptr.shape[0] - 1, m = head.shape[0], n_tasks = destination.shape[0]
     cdef int n_features = features.shape[1], n_queries = query_state.shape[0]
@@ -914,6 +1382,9 @@ def solve_destinations(
     cdef const double* x = &features[0, 0] if n_features and m else NULL
     cdef double* hops = &dv[9, 0]
     cdef double* tangent = &tv[1, 0]
+    cdef Block b
+    cdef bint blocks
+    cdef int first, count, lane
     g.n_states = n
     g.indptr = &indptr[0]
     g.head = &head[0] if m else NULL
@@ -947,21 +1418,70 @@ def solve_destinations(
             if utility[k] > 0.0:
                 positive = True
                 break
+    blocks = lanes and n_tasks >= 3 and discount == 1.0 and not (bounded or positive or want_values or want_probabilities)
+    # one row more than needed, so that a vector can begin on a cache line
+    planes = n_features if want_hessian else min(n_features, 1)
+    room_array = np.empty(((5 + planes) * size + 1) * 8 if blocks else 1)
+    in_rows = np.empty(size + 1 if blocks else 1, dtype=np.intc)
+    in_cols = np.empty(arcs if blocks else 1, dtype=np.intc)
+    in_weights = np.empty(arcs if blocks else 1)
+    lane_scratch = np.zeros((n_features * (n_features + 1) + 1) * 8)
+    lanes_array = np.zeros(n_tasks, dtype=np.intc)
+    cdef double[::1] room = room_array, in_w = in_weights, ls = lane_scratch
+    cdef int[::1] in_row = in_rows, in_col = in_cols, by_lanes = lanes_array
+    if blocks:
+        b.z = &room[(64 - <size_t>&room[0] % 64) % 64 // 8]
+        b.t = b.z + <size_t>size * 8
+        b.s = b.t + <size_t>size * 8
+        b.y = b.s + <size_t>size * 8
+        b.q = b.y + <size_t>size * 8
+        b.tangent = b.q + <size_t>size * 8
+        b.plane = <size_t>size * 8 if want_hessian else 0
+        b.seed = &iv[4, 0]
+        b.in_row = &in_row[0]
+        b.in_col = &in_col[0]
+        b.in_w = &in_w[0]
+        b.query_state = &query_state[0] if n_queries else NULL
+    with nogil:
+        for first in range(0, n_tasks if blocks else 0, 8):
+            count = min(8, n_tasks - first)
+            if count < 3:
+                break
+            b.n = count
+            b.destination = &destination[first]
+            b.query_ptr = &query_ptr[first]
+            outcome = solve_block(
+                &g, &loc, &b, u, &alive[0], &dv[8, 0], &query_weight[0] if want_flow and n_queries else NULL, x,
+                n_features, want_hessian, tol, max_sweeps, &value[0] if n_queries else NULL,
+                &out_tangent[0, 0] if n_queries and n_features else NULL, &arc_flow[0] if want_flow else NULL, &ls[0])
+            for lane in range(count):
+                if b.certified[lane]:
+                    by_lanes[first + lane] = 1
+                    sweeps[0, first + lane] = loc.n_sweeps
+                    sweeps[1, first + lane] = loc.n_adjoint
+                    bounds[0, first + lane] = b.bound[lane]
+                    bounds[1, first + lane] = b.flow_error[lane]
         for task in range(n_tasks):
+            if by_lanes[task]:
+                continue
             loc.n_sweeps = loc.n_adjoint = 0
             loc.bound = loc.eta = 0.0
             # which states matter, in which order
             if not want_values:
                 mark_forward(&g, &loc, u, destination[task], &query_state[query_ptr[task]] if query_ptr[task + 1] > query_ptr[task] else NULL,
                              query_ptr[task + 1] - query_ptr[task], &alive[0])
+                if not alive[destination[task]]:
+                    # no origin gets there: the destination's own loops are on no walk
+                    loc.n = 0
+                    continue
             if bounded or discount < 1.0 or positive:
                 limit = max_steps if bounded else -1
                 order_by_hops(&g, &loc, u, destination[task], &alive[0], limit, hops)
-                gather_rows(&g, &loc, u)
+                gather_rows(&g, &loc, u, exit)
                 outcome = C_OK if bounded or discount < 1.0 else relax_hard(&loc, u)
             else:
-                order_by_cost(&g, &loc, u, destination[task], &alive[0], &dv[8, 0])
-                gather_rows(&g, &loc, u)
+                order_by_cost(&g, &loc, u, &destination[task], 1, &alive[0], &dv[8, 0])
+                gather_rows(&g, &loc, u, exit)
                 outcome = C_OK
             # values
             if outcome == C_OK:
@@ -1009,7 +1529,7 @@ def solve_destinations(
                         if discount < 1.0:
                             for r in range(loc.n):
                                 loc.s[r] = 1.0
-                        outcome = solve_tangents(&loc, x, n_features, tol, max_sweeps, &tv[0, 0], tangent)
+                        outcome = solve_tangents(&loc, x, n_features, tol, max_sweeps, &tv[0, 0], tangent, &sc[0])
                     for q in range(query_ptr[task], query_ptr[task + 1]):
                         r = loc.rank[query_state[q]]
                         if r >= 0:
@@ -1025,17 +1545,33 @@ def solve_destinations(
                 failed = task
                 break
     lower = np.tril(hessian_array)
+    if n_features:
+        lower += np.tril(lane_scratch[n_features * 8:n_features * (n_features + 1) * 8]
+                         .reshape(n_features, n_features, 8).sum(axis=2))
     return {
         "value": value_array, "tangent": query_tangent, "hessian": lower + np.tril(lower, -1).T,
         "status": status_array, "n_sweeps": sweeps_array[0], "n_adjoint": sweeps_array[1],
-        "bound": bounds_array[0], "flow_error": bounds_array[1], "failed": failed,
+        "bound": bounds_array[0], "flow_error": bounds_array[1],
+        "lanes": lanes_array.astype(bool), "failed": failed,
         "cycle": ints[5, :loc.n_cycle].copy() if failed >= 0 and status_array[failed] == DIVERGED
         else np.empty(0, dtype=np.intc),
         "n_local": loc.n if n_tasks else 0,
     }
 
 
-# --- 8  Reading the solution ------------------------------------------------------------------
+# --- 9  Reading the solution ------------------------------------------------------------------
+
+def use_vectors(int bits=0):
+    """Solve eight destinations at once with vectors of 64 (none), 128, 256 or 512 bits; 0 for the widest there is.
+
+    Returns whether this machine has them; if not, nothing changes. For tests: the answers are the same to rounding.
+    """
+    global kernels
+    cdef const lanes_kernels* found = lanes_find(bits)
+    if found != NULL:
+        kernels = found
+    return found != NULL
+
 
 def openmp_enabled():
     """Whether this build has OpenMP. Destinations run in parallel either way, on Python threads without the GIL."""
@@ -1087,7 +1623,7 @@ def best_routes(
     loc.stop = <const volatile int*>&flag[0]
     for task in range(destination.shape[0]):
         with nogil:
-            order_by_cost(&g, &loc, &utility[0] if m else NULL, destination[task], &alive[0], &dv[1, 0])
+            order_by_cost(&g, &loc, &utility[0] if m else NULL, &destination[task], 1, &alive[0], &dv[1, 0])
         for q in range(query_ptr[task], query_ptr[task + 1]):
             state = query_state[q]
             if loc.rank[state] >= 0:

@@ -52,9 +52,10 @@ def soft_values(n_states, tail, head, utility, destination, stopping="first_arri
     value[destination] = 0.0
     for _ in range(limit if max_steps is None else max_steps):
         new = bellman_step(n_states, tail, head, utility, destination, stopping, discount, value)
-        reached = np.isfinite(new)
-        if max_steps is None and np.array_equal(reached, np.isfinite(value)):
-            if (np.abs(new - value, where=reached, out=np.zeros(n_states)) <= 1e-15 * np.maximum(1, np.abs(new))).all():
+        finite = np.isfinite(new)
+        if max_steps is None and np.array_equal(finite, np.isfinite(value)):
+            change = np.abs(new[finite] - value[finite])
+            if (change <= 1e-15 * np.maximum(1.0, np.abs(new[finite]))).all():
                 return new
         value = new
     if max_steps is None:

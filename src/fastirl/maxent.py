@@ -7,6 +7,7 @@ discount 1, is concave in θ; it exists only where the sum over paths is finite.
 
 import json
 import math
+import sys
 import warnings
 from dataclasses import dataclass
 
@@ -14,16 +15,17 @@ import numpy as np
 from scipy import optimize, stats
 
 from . import route_choice
-from ._validation import float_vector, one_of, positive_number, require, whole_number
+from ._validation import float_vector, one_of, positive_number, whole_number
 from .exceptions import (
     ConvergenceWarning, DivergenceError, DroppedTripsWarning, IdentificationWarning, InvalidInputError, NotFittedError,
     UndecidedError,
 )
-from .results import LikelihoodRatioTest, Ratio
+from .results import LikelihoodRatioTest, Ratio, Route
 from .rewards import LinearReward
 from .road_network import RoadNetwork
-from .route_choice import Observed, RouteModel, as_route, label_of, refuse_unreachable, solve_queries
+from .route_choice import Observed, RouteModel, solve_queries
 from .tables import Table
+from .trajectories import Trajectories
 
 __all__ = ["MaxEntIRL"]
 
@@ -45,7 +47,7 @@ class _Point:
     bound: float = 0.0
 
 
-class _Objective:
+class Objective:
     """Log likelihood of trips in the free weights, with derivatives; the last points are kept."""
 
     def __init__(self, net, matched, reward, model):
@@ -54,6 +56,10 @@ class _Objective:
         self.free, self.held = reward.layout(net.feature_names)
         self.n_evaluations = 0
         self._kept = {}
+
+    def forget(self):
+        """Drop the kept points, so that the next evaluation is a real one."""
+        self._kept.clear()
 
     def weights(self, theta):
         full = self.held.copy()
@@ -156,8 +162,7 @@ class MaxEntIRL:
     tol : gain in log likelihood that the quadratic model still promises at the answer
     on_invalid, parallel : as in :meth:`RoadNetwork.match`
     method, value_tol, max_sweeps, n_threads : as in :func:`route_log_likelihood`
-    progress : True prints a line an iteration to stderr (a bar where tqdm is installed); or a callable
-        (iteration, log likelihood, gain)
+    progress : True prints a line an iteration to stderr; or a callable (iteration, log likelihood, expected gain)
 
     Attributes
     ----------
@@ -247,7 +252,7 @@ class MaxEntIRL:
             warnings.warn(
                 f"{len(matched.report)} of {len(trips)} trips were dropped or truncated, as on_invalid="
                 f"{self.on_invalid!r} asks; see dropped_", DroppedTripsWarning, stacklevel=2)
-        objective = _Objective(net, matched, self.reward, model)
+        objective = Objective(net, matched, self.reward, model)
         scale = _feature_scale(net, objective.observed.groups)[objective.free]
         search = _Search(objective, scale, self._chosen_optimizer(objective.free.sum()), self.max_iter, self.tol,
                          self.progress)
@@ -492,14 +497,15 @@ class MaxEntIRL:
         net = self._net(net)
         utility = self.utility(net, group if group is not None else destination)
         arcs = route_choice.predict_routes(net, utility, [origin], [destination], **self._settings())[0]
-        return self._route(net, utility, origin, destination, arcs)
+        return self._route(net, utility, origin, arcs)
 
-    def _route(self, net, utility, origin, destination, arcs):
-        start, target = net.state_index(origin, "origin"), net.state_index(destination, "destination")
-        trips = _arc_trip(net, start, arcs)
-        found = route_choice.route_log_likelihood(net, utility, trips, gradient=False, **self._settings())
-        route = as_route(net, arcs, start, utility, 0.0)
-        return type(route)(route.states, route.arcs, route.utility, float(found.per_trip[0]))
+    def _route(self, net, utility, origin, arcs):
+        start = net.state_index(origin, "origin")
+        states = np.concatenate([[start], net.head[arcs]]).astype(int)
+        trip = Trajectories.from_sequences([net.state_ids[states]], actions=[arcs] if len(arcs) else None)
+        found = route_choice.route_log_likelihood(net, utility, trip, gradient=False, **self._settings())
+        return Route(states=net.state_ids[states], arcs=arcs, utility=float(utility[arcs].sum()),
+                     log_probability=float(found.per_trip[0]))
 
     def sample_routes(self, origin, destination, n, rng, net=None, group=None):
         """n routes drawn from the model, as a list of (m,) arrays of arc indices."""
@@ -585,12 +591,6 @@ class MaxEntIRL:
             return self.feature_names_[ok[0]], np.ascontiguousarray(features[:, ok[0]])
         column = features[:, self._feature(length)]
         return length, float_vector(f"feature {length}", column, nonnegative=True)
-
-    def plot_flows(self, flows, ax=None, **options):
-        """A map of arc flows: see :func:`fastirl.plotting.plot_flows`."""
-        self._require_fit()
-        plotting = require("fastirl.plotting")
-        return plotting.plot_flows(self._net(None), flows, ax=ax, **options)
 
     # -- saving
 
@@ -744,7 +744,9 @@ class _Search:
             return -best.value + weight * (away @ away), 2.0 * weight * away
 
         def callback(x):
-            self._tick(x, float(np.abs(self._point(x, 1).gradient / self.scale).max()))
+            # an iterate may lie on the barrier: then the best feasible point stands for it
+            point = self._point(x, 1) or self.best[1]
+            self._tick(x, float(np.abs(point.gradient / self.scale).max()))
 
         for _ in range(4):
             before = self.n_iter
@@ -781,8 +783,6 @@ def _progress_of(progress):
         return None
     if callable(progress):
         return progress
-    import sys
-
     def line(iteration, value, gain):
         print(f"iteration {iteration:3d}   log likelihood {value:.6f}   expected gain {gain:.1e}", file=sys.stderr)
 
@@ -866,13 +866,6 @@ def _inverse(matrix):
         touched = (np.abs(vectors[:, flat]) > 1e-6).any(axis=1)
         inverse[touched, touched] = np.inf
     return inverse
-
-
-def _arc_trip(net, origin, arcs):
-    from .trajectories import Trajectories
-
-    states = np.concatenate([[origin], net.head[arcs]]).astype(int)
-    return Trajectories.from_sequences([net.state_ids[states]], actions=[arcs] if len(arcs) else None)
 
 
 def _match_scores(matched, routes, lengths, weight):

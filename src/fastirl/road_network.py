@@ -404,7 +404,8 @@ class RoadNetwork:
             )
         net = cls.from_arcs(int(data["n_states"]), data["tail"], data["head"], data["features"],
                             [str(name) for name in data["feature_names"]], data["state_ids"],
-                            arc_ids=data.get("arc_ids"), coordinates=data.get("coordinates"))
+                            arc_ids=data.get("arc_ids"))
+        net.coordinates = data.get("coordinates")  # NaN where from_links knew none
         net.kind = str(data["kind"])
         net.report = json.loads(str(data["report"]))
         return net

@@ -9,6 +9,7 @@ and P(j | i) = exp(u_ij + γ V(j) − V(i)). The kernels are in `_core.pyx`; `_r
 """
 
 import os
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,14 +18,12 @@ import numpy as np
 from scipy import sparse
 
 from . import _core
-from ._validation import float_matrix, float_vector, one_of, positive_number, whole_number
+from ._validation import float_vector, one_of, positive_number, whole_number
 from .exceptions import (
     ConvergenceWarning, DivergenceError, InvalidInputError, InvalidTripError, UndecidedError, UnreachableError,
 )
-from .results import Route, RouteLogLikelihood, RouteValues
+from .results import RouteLogLikelihood, RouteValues
 from .road_network import STOPPING_RULES
-
-import warnings
 
 __all__ = [
     "route_log_likelihood", "route_values", "choice_probabilities", "expected_flows", "predict_routes", "sample_routes",
@@ -47,6 +46,8 @@ class RouteModel:
     max_sweeps: int = DEFAULT_MAX_SWEEPS
     n_threads: object = None
     method: str = "auto"
+    # off, every destination is solved alone: the answers are the same within `tol`
+    lanes: bool = True
 
     def __post_init__(self):
         one_of("stopping", self.stopping, STOPPING_RULES)
@@ -63,6 +64,11 @@ class RouteModel:
                 )
         if self.n_threads is not None:
             whole_number("n_threads", self.n_threads, lower=1)
+
+    @property
+    def in_lanes(self):
+        """Whether destinations that share their utilities can be solved eight at a time."""
+        return self.discount == 1.0 and self.max_steps is None
 
     @property
     def threads(self):
@@ -89,20 +95,21 @@ class Queries:
     Batches are fixed by the data, not by the number of threads: so sums have the same bits for any number.
     """
 
-    def __init__(self, group_code, destination, state, groups):
+    def __init__(self, group_code, destination, state, groups, net, model):
         triples = np.stack([group_code, destination, state], axis=1).astype(np.int64)
         unique, self.of = np.unique(triples, axis=0, return_inverse=True)
         self.of = self.of.reshape(-1)
         self.n = len(unique)
-        self.state = np.ascontiguousarray(unique[:, 2], dtype=np.intc)
-        self.destination = unique[:, 1]
-        new = np.ones(self.n, bool)
-        new[1:] = (unique[1:, :2] != unique[:-1, :2]).any(axis=1)
-        starts = np.append(np.flatnonzero(new), self.n)
-        task_group = unique[starts[:-1], 0]
+        starts = self._task_starts(unique)
         self.n_tasks = starts.size - 1
         shared = len(groups) == 1
-        size = 8 if shared and self.n_tasks >= 32 else 1
+        if shared and model.in_lanes:
+            unique = self._cluster(unique, starts, net)
+            starts = self._task_starts(unique)
+        self.state = np.ascontiguousarray(unique[:, 2], dtype=np.intc)
+        self.destination = unique[:, 1]
+        task_group = unique[starts[:-1], 0]
+        size = 8 if shared and (self.n_tasks >= 32 or model.in_lanes) else 1
         edges = [0]
         for task in range(1, self.n_tasks + 1):
             if task == self.n_tasks or task_group[task] != task_group[task - 1] or (shared and task - edges[-1] >= size):
@@ -115,6 +122,28 @@ class Queries:
             )
             for a, b in zip(edges[:-1], edges[1:])
         ]
+
+    def _task_starts(self, triples):
+        """Where each (group, destination) begins, and the end."""
+        new = np.ones(self.n, bool)
+        new[1:] = (triples[1:, :2] != triples[:-1, :2]).any(axis=1)
+        return np.append(np.flatnonzero(new), self.n)
+
+    def _cluster(self, triples, starts, net):
+        """The triples in an order in which every eight destinations lie near each other; `of` follows."""
+        topology = net._topology
+        order = _core.cluster_destinations(
+            topology.indptr, topology.sorted_head, topology.in_indptr, topology.in_tail,
+            np.ascontiguousarray(triples[starts[:-1], 1], dtype=np.intc), 8, 20_000,
+        )
+        # ascending within each eight, so that errors name the lowest of them
+        place = np.empty(order.size, np.int64)
+        place[order] = np.arange(order.size) // 8
+        rows = np.lexsort((np.arange(self.n), np.repeat(place, np.diff(starts))))
+        moved = np.empty(self.n, np.int64)
+        moved[rows] = np.arange(self.n)
+        self.of = moved[self.of]
+        return triples[rows]
 
 
 def run_in_order(call, items, n_threads, stop):
@@ -151,7 +180,8 @@ def solve_queries(net, queries, model, utility_of, *, weight=None, features_of=N
 
     Returns
     -------
-    dict: value (n_queries,), tangent (n_queries, k), hessian, bound, flow_error, n_sweeps, n_adjoint
+    dict: value (n_queries,), tangent (n_queries, k), hessian, bound, flow_error; of each destination n_sweeps, n_adjoint,
+    lanes (whether it was solved eight at a time)
     """
     stop = np.zeros(1, dtype=np.intc)
     n_features = 0
@@ -165,12 +195,12 @@ def solve_queries(net, queries, model, utility_of, *, weight=None, features_of=N
             *net._topology.arrays, utility, batch.destination, batch.query_ptr, batch.query_state,
             _EMPTY if weight is None else np.ascontiguousarray(weight[part]), model.stopping == "exit", model.discount,
             -1 if model.max_steps is None else model.max_steps, model.tol, model.max_sweeps, flow, features, hessian,
-            _EMPTY, _EMPTY, stop,
+            _EMPTY, _EMPTY, stop, model.lanes,
         )
         return batch, part, flow, found, utility
 
     value = np.empty(queries.n)
-    parts, sweeps, adjoints, bounds, total_hessian, flow_error = [], [], [], [], 0.0, 0.0
+    parts, sweeps, adjoints, lanes, bounds, total_hessian, flow_error = [], [], [], [], [], 0.0, 0.0
     for done, (batch, part, flow, found, utility) in enumerate(
         run_in_order(call, queries.batches, model.threads, stop), start=1
     ):
@@ -183,6 +213,7 @@ def solve_queries(net, queries, model, utility_of, *, weight=None, features_of=N
             total_hessian = total_hessian + found["hessian"]
         sweeps.append(found["n_sweeps"])
         adjoints.append(found["n_adjoint"])
+        lanes.append(found["lanes"])
         bounds.append(found["bound"].max())
         flow_error += found["flow_error"].sum()
         if on_batch is not None:
@@ -193,6 +224,7 @@ def solve_queries(net, queries, model, utility_of, *, weight=None, features_of=N
         "value": value, "tangent": np.concatenate(parts) if parts else np.empty((queries.n, n_features)),
         "hessian": total_hessian, "bound": max(bounds), "flow_error": flow_error,
         "n_sweeps": np.concatenate(sweeps), "n_adjoint": np.concatenate(adjoints),
+        "lanes": np.concatenate(lanes),
     }
 
 
@@ -261,7 +293,7 @@ class Observed:
         else:
             self.groups, self.group_code = [None], np.zeros(n, int)
         trip, state, coefficient = self._value_terms()
-        self.queries = Queries(self.group_code[trip], matched.destination[trip], state, self.groups)
+        self.queries = Queries(self.group_code[trip], matched.destination[trip], state, self.groups, net, model)
         self.coefficient = sparse.csr_array((coefficient, (trip, self.queries.of)), shape=(n, self.queries.n))
 
     def _value_terms(self):
@@ -474,6 +506,21 @@ def choice_probabilities(net, utility, destination, *, stopping="first_arrival",
     0 on arcs that cannot lead to the destination and, under first arrival, on those that leave it; under "exit" the
     destination's arcs sum to 1 minus the probability of the exit. Not defined for paths of bounded length, whose
     choices depend on the steps left.
+
+    Parameters
+    ----------
+    net : RoadNetwork
+    utility : (n_arcs,) finite or −inf
+    destination : the label of a state
+    stopping, discount, tol, max_sweeps : as in :func:`route_log_likelihood`
+
+    Returns
+    -------
+    (n_arcs,) probabilities
+
+    Raises
+    ------
+    DivergenceError : the sum over paths is infinite for some state that reaches the destination
     """
     model = RouteModel(stopping, discount, None, tol, max_sweeps)
     _, chances, _ = _one_destination(
@@ -516,7 +563,7 @@ def expected_flows(net, utility, origins, destinations, demand, *, stopping="fir
                           origin.size, nonnegative=True)
     if discount != 1.0:
         return _flows_of_policy(net, utility, origin, destination, demand, model, progress)
-    queries = Queries(np.zeros(origin.size, int), destination, origin, [None])
+    queries = Queries(np.zeros(origin.size, int), destination, origin, [None], net, model)
     total = np.zeros(net.n_arcs)
     found = solve_queries(net, queries, model, lambda group: utility,
                           weight=np.bincount(queries.of, demand, minlength=queries.n),
@@ -551,10 +598,21 @@ def _flows_of_policy(net, utility, origin, destination, demand, model, progress)
             # the exit's log probability is −V(d): shift it to the 0 that "exit" offers by scaling walks at d
             policy = np.where(net.tail == target, policy + values[target], policy)
             policy = np.where(net.head == target, policy - values[target], policy)
-        queries = Queries(np.zeros(int(here.sum()), int), destination[here], origin[here], [None])
-        solve_queries(net, queries, undiscounted, lambda group: policy,
-                      weight=np.bincount(queries.of, demand[here], minlength=queries.n),
-                      on_batch=lambda group, flow: np.add(total, flow, out=total))
+        queries = Queries(np.zeros(int(here.sum()), int), destination[here], origin[here], [None], net, undiscounted)
+        try:
+            found = solve_queries(net, queries, undiscounted, lambda group: policy,
+                                  weight=np.bincount(queries.of, demand[here], minlength=queries.n),
+                                  on_batch=lambda group, flow: np.add(total, flow, out=total))
+            cycle = () if np.isfinite(found["value"]).all() else None
+        except DivergenceError as error:
+            cycle = error.cycle
+        if cycle != ():
+            label = label_of(net, target)
+            raise DivergenceError(
+                f"expected passages must be finite: under the choices of discount={model.discount:g} travellers to "
+                f"{label!r} circle and never arrive, as far as doubles can tell; use a discount nearer to 1, max_steps, or "
+                "more negative utilities", destination=label, cycle=cycle or (), n_states=len(cycle or ()),
+            )
         if progress is not None:
             progress(done, targets.size)
     return total
@@ -565,6 +623,13 @@ def predict_routes(net, utility, origins, destinations, *, stopping="first_arriv
     """The most likely route of each pair: the path of largest total utility (at discount 1).
 
     Under a discount it is the path of largest Σ log P. Ties are broken by the search's order, the same each time.
+
+    Parameters
+    ----------
+    net : RoadNetwork
+    utility : (n_arcs,) finite or −inf
+    origins, destinations : (n_pairs,) labels
+    stopping, discount, max_steps, tol, max_sweeps : as in :func:`route_log_likelihood`
 
     Returns
     -------
@@ -578,13 +643,18 @@ def predict_routes(net, utility, origins, destinations, *, stopping="first_arriv
     utility = checked_utility(net, utility)
     origin = np.atleast_1d(net.state_index(np.atleast_1d(origins), "origins"))
     destination = np.atleast_1d(net.state_index(np.atleast_1d(destinations), "destinations"))
-    queries = Queries(np.zeros(origin.size, int), destination, origin, [None])
+    queries = Queries(np.zeros(origin.size, int), destination, origin, [None], net, model)
     direct = discount == 1.0 and not (utility > 0).any()
     routes = []
     for batch in queries.batches:
         for at, target in enumerate(batch.destination):
             part = slice(batch.query_ptr[at], batch.query_ptr[at + 1])
             states = batch.query_state[part]
+            if max_steps is not None and not direct:
+                # the sum over all paths may be infinite here, the best bounded path exists all the same
+                routes.extend(_best_bounded_route(net, utility, int(state), int(target), max_steps, stopping)
+                              for state in states)
+                continue
             score = utility
             if not direct:
                 _, chances, _ = _one_destination(
@@ -599,23 +669,26 @@ def predict_routes(net, utility, origins, destinations, *, stopping="first_arriv
             for q in range(states.size):
                 route = arcs[ptr[q]:ptr[q + 1]]
                 if max_steps is not None and route.size > max_steps:
-                    route = _best_bounded_route(net, utility, int(states[q]), int(target), max_steps)
+                    route = _best_bounded_route(net, utility, int(states[q]), int(target), max_steps, stopping)
                 routes.append(route)
     return [routes[q] for q in queries.of]
 
 
-def _best_bounded_route(net, utility, origin, destination, max_steps):
-    """Path of largest utility with at most `max_steps` arcs, by dynamic programming over the steps left."""
+def _best_bounded_route(net, utility, origin, destination, max_steps, stopping):
+    """Path of largest utility with at most `max_steps` arcs, by dynamic programming over the steps left.
+
+    Under "exit" it passes by the destination where that pays.
+    """
     best = np.full((max_steps + 1, net.n_states), -np.inf)
-    best[:, destination] = 0.0
+    best[0, destination] = 0.0
     for t in range(1, max_steps + 1):
         np.maximum.at(best[t], net.tail, utility + best[t - 1][net.head])
-        best[t, destination] = 0.0
+        best[t, destination] = 0.0 if stopping == "first_arrival" else max(best[t, destination], 0.0)
     if np.isneginf(best[max_steps, origin]):
         refuse_unreachable(net, np.array([origin]), np.array([destination]), np.array([-np.inf]))
     route, state, topology = [], origin, net._topology
     for t in range(max_steps, 0, -1):
-        if state == destination:
+        if state == destination and best[t, state] == 0.0:
             break
         arcs = topology.arc[topology.indptr[state]:topology.indptr[state + 1]]
         chosen = arcs[np.argmax(utility[arcs] + best[t - 1][net.head[arcs]])]
@@ -634,6 +707,7 @@ def sample_routes(net, utility, origin, destination, n, rng, *, stopping="first_
     origin, destination : labels
     n : int
     rng : numpy.random.Generator; the draws are the same for any number of threads
+    stopping, discount, max_steps, tol, max_sweeps, n_threads : as in :func:`route_log_likelihood`
     max_length : a drawn route of more arcs is an error (near a spectral radius of 1 routes get long)
 
     Returns
@@ -687,15 +761,3 @@ def _values_from(net, utility, origin, destination, model):
                 reached[after] = True
                 front.append(after)
     return _one_destination(net, utility, destination, model, origins=np.flatnonzero(reached))[0]
-
-
-def as_route(net, arcs, origin, utility, value):
-    """A Route from arc indices; `value` is V of the origin (and the destination's part is already in it)."""
-    states = np.concatenate([[origin], net.head[arcs]]).astype(int)
-    total = float(utility[arcs].sum())
-    return Route(states=net.state_ids[states], arcs=arcs, utility=total, log_probability=total - value)
-
-
-def utility_matrix_product(features, weights):
-    """features @ weights with a fixed order of summation, −inf free."""
-    return np.ascontiguousarray(float_matrix("features", features) @ weights)

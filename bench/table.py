@@ -1,0 +1,62 @@
+"""Print the speed table of the README from pytest-benchmark's JSON: ratios within one run, never absolute times.
+
+    python bench/table.py RESULT.json [...]            prints the table
+    python bench/table.py --readme RESULT.json [...]   also writes it between the README's markers
+"""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+OURS = "fastirl"
+README = Path(__file__).resolve().parents[1] / "README.md"
+MARKERS = ("<!-- speed table: begin -->", "<!-- speed table: end -->")
+
+
+def read(paths):
+    """{group: {library: (median seconds, extra)}} of all runs, and the machine's description."""
+    groups, machine = defaultdict(dict), ""
+    for path in paths:
+        data = json.loads(Path(path).read_text())
+        cpu = data["machine_info"].get("cpu", {})
+        machine = f"{cpu.get('brand_raw', 'unknown processor')}, {cpu.get('count', '?')} cores"
+        for run in data["benchmarks"]:
+            extra = run["extra_info"]
+            groups[run["group"]][extra["library"]] = (run["stats"]["median"], extra)
+    return groups, machine
+
+
+def table(groups, machine):
+    """Markdown: one row a problem and peer, time of the peer over ours."""
+    rows = ["| task | states, arcs, destinations | beside | ratio to fastirl, one thread | sweeps per destination |",
+            "|---|---|---|---|---|"]
+    for group, runs in groups.items():
+        if OURS not in runs:
+            continue
+        ours, extra = runs[OURS]
+        shape = f"{extra['n_states']:,}, {extra['n_arcs']:,}, {extra['n_destinations']:,}"
+        sweeps = f"{extra['forward_sweeps']:.0f} + {extra['adjoint_sweeps']:.0f}" if "forward_sweeps" in extra else ""
+        for library, (seconds, _) in runs.items():
+            if library not in (OURS, "null"):
+                rows.append(f"| {group} | {shape} | {library} | {seconds / ours:.2f} | {sweeps} |")
+    rows += ["", f"A ratio above 1 says how many times longer the peer took. Medians of 7 rounds on {machine}; answers were "
+             "checked before the clock started. Printed by `bench/table.py`."]
+    return "\n".join(rows)
+
+
+def main(arguments):
+    write = "--readme" in arguments
+    paths = [item for item in arguments if item != "--readme"]
+    if not paths:
+        sys.exit(__doc__)
+    text = table(*read(paths))
+    print(text)
+    if write:
+        before, rest = README.read_text().split(MARKERS[0])
+        after = rest.split(MARKERS[1])[1]
+        README.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,91 @@
+"""Imports go one way: a module may use lower ranks only. The picture is in CONTRIBUTING.md."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastirl._validation import require
+from fastirl.exceptions import MissingExtraError
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "fastirl"
+
+RANKS = {
+    "exceptions": 0, "results": 0, "_core": 0, "_reference": 0,
+    "_validation": 1,
+    "trajectories": 2, "turns": 2, "tables": 2,
+    "road_network": 3, "rewards": 3,
+    "route_choice": 4,
+    "maxent": 5,
+    "plotting": 6, "datasets": 6,
+    "__init__": 7,
+    "__main__": 8,
+}
+MODULES = sorted(path.stem for path in SOURCE.glob("*.py"))
+
+
+def imported_modules(text, names=frozenset(RANKS)):
+    """Modules of the package that a source text imports, anywhere in it, each with its line.
+
+    `from . import name` is the module of that name, or the package itself where there is none. What
+    `_validation.require` imports by name at run time is meant to be left out.
+    """
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            dotted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ("fastirl." if node.level else "") + (node.module or "")
+            base = base.rstrip(".")
+            dotted = [f"{base}.{alias.name}" for alias in node.names] if base == "fastirl" else [base]
+        else:
+            continue
+        for name in dotted:
+            package, _, rest = name.partition(".")
+            if package == "fastirl":
+                module = rest.split(".")[0]
+                found.append((module if module in names else "__init__", node.lineno))
+    return found
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("from .tables import Table", ["tables"]),
+    ("from . import _core, turns as t", ["_core", "turns"]),
+    ("from . import __version__", ["__init__"]),
+    ("import fastirl.maxent", ["maxent"]),
+    ("import fastirl", ["__init__"]),
+    ("from fastirl.maxent import MaxEntIRL", ["maxent"]),
+    ("from fastirl import MaxEntIRL", ["__init__"]),
+    ("def f():\n    from .plotting import draw", ["plotting"]),
+    ("import numpy\nfrom scipy import sparse", []),
+])
+def test_imports_are_read_in_every_form(text, expected):
+    assert [module for module, _ in imported_modules(text)] == expected
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_lower_ranks_only(module):
+    assert module in RANKS, f"{module}.py has no rank: give it one here and in CONTRIBUTING.md"
+    text = (SOURCE / f"{module}.py").read_text(encoding="utf-8")
+    wrong = [f"line {line}: {module} (rank {RANKS[module]}) imports {other} (rank {RANKS[other]})"
+             for other, line in imported_modules(text) if RANKS[other] >= RANKS[module]]
+    assert not wrong, "; ".join(wrong)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_slow_twins_serve_tests_and_benchmarks_only(module):
+    text = (SOURCE / f"{module}.py").read_text(encoding="utf-8")
+    assert "_reference" not in [other for other, _ in imported_modules(text)]
+
+
+def test_one_module_is_compiled():
+    assert [path.name for path in SOURCE.glob("*.pyx")] == ["_core.pyx"]
+
+
+def test_an_absent_library_is_an_error_that_names_the_extra(monkeypatch):
+    # None in sys.modules is how Python marks a module that cannot be imported
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"'matplotlib'.*pip install 'fastirl\[plot\]'"):
+        require("matplotlib")
+    assert issubclass(MissingExtraError, ImportError)
