@@ -104,8 +104,9 @@ def main(arguments):
     arrays = cut(data_folder() / "porto_taxi")
     with open(output, "wb") as file:
         np.savez_compressed(file, **arrays)
-    print(f"{output.name}: {arrays['link_id'].size:,} links, {arrays['node_id'].size:,} nodes, {arrays['trip_id'].size} "
-          f"trips, {arrays['trip_links'].size / arrays['trip_id'].size:.1f} links per trip, {output.stat().st_size:,} bytes")
+    n_links, n_nodes, n_trips = (arrays[name].size for name in ("link_id", "node_id", "trip_id"))
+    print(f"{output.name}: {n_links:,} links, {n_nodes:,} nodes, {n_trips} trips, "
+          f"{arrays['trip_links'].size / n_trips:.1f} links per trip, {output.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

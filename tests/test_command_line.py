@@ -110,8 +110,9 @@ def test_all_forms_of_trips_give_one_answer(files, town, capsys):
 
 
 def test_options_reach_the_model(files, capsys):
-    code = fit(files, "--fixed", "u_turn=-4", "--fixed", "highway=primary=0.5", "--stopping", "exit", "--discount", "0.9",
-               "--cluster", "driver", "--output", files / "e.json", features="length,left_turn,u_turn,highway=primary")
+    code = fit(files, "--fixed", "u_turn=-4", "--fixed", "highway=primary=0.5", "--stopping", "exit", "--discount",
+               "0.9", "--cluster", "driver", "--output", files / "e.json",
+               features="length,left_turn,u_turn,highway=primary")
     assert code == 0
     model = fi.MaxEntIRL.load(files / "e.json")
     assert model.stopping == "exit" and model.discount == 0.9
@@ -123,8 +124,8 @@ def test_options_reach_the_model(files, capsys):
 
 
 def test_a_node_based_network_and_given_turns(files, town, capsys):
-    code = main(["fit", "--quiet", "--links", str(files / "links.csv"), "--trips", str(files / "long.csv"), "--features",
-                 "length,highway", "--turns", "none", "--stopping", "exit", "--on-invalid", "drop"])
+    code = main(["fit", "--quiet", "--links", str(files / "links.csv"), "--trips", str(files / "long.csv"),
+                 "--features", "length,highway", "--turns", "none", "--stopping", "exit", "--on-invalid", "drop"])
     assert code == 0 and "16 nodes as states" in capsys.readouterr().out
     links, nodes, _ = town
     net = fi.RoadNetwork.from_links(links, nodes, features=["length"])
@@ -247,8 +248,8 @@ def test_an_output_folder_that_does_not_exist_is_told_before_the_fit(files, caps
 
 
 def test_turns_without_coordinates(files, capsys):
-    code = main(["fit", "--quiet", "--links", str(files / "links.csv"), "--trips", str(files / "long.csv"), "--features",
-                 "length,left_turn"])
+    code = main(["fit", "--quiet", "--links", str(files / "links.csv"), "--trips", str(files / "long.csv"),
+                 "--features", "length,left_turn"])
     assert "left_turn" in refused(code, capsys)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import json
 import math
 import os
@@ -83,16 +84,16 @@ def _parser():
 def _add_demo(commands, common):
     demo = commands.add_parser(
         "demo", parents=[common], help="fit real taxi trips that come with the package",
-        description="Learn the preferences of taxi drivers in the centre of Porto from real trips on OpenStreetMap streets: "
-        "prints the table of estimates and scores on trips held out, saves estimates and a map.")
+        description="Learn the preferences of taxi drivers in the centre of Porto from real trips on OpenStreetMap "
+        "streets: prints the table of estimates and scores on trips held out, saves estimates and a map.")
     demo.add_argument("--output", type=Path, default=Path("demo-output"), metavar="DIR",
                       help="where estimates and map go (default: %(default)s)")
     demo.add_argument("--no-plot", action="store_true", help="do not draw the map")
     demo.add_argument("--stopping", choices=STOPPING_RULES, default="first_arrival",
                       help="when a trip ends (default: %(default)s)")
     demo.add_argument("--loops", choices=("cut", "keep"), default="cut",
-                      help="cut loops off the traces, or keep them; trips that the stopping rule then makes impossible are "
-                      "dropped (default: %(default)s)")
+                      help="cut loops off the traces, or keep them; trips that the stopping rule then makes "
+                      "impossible are dropped (default: %(default)s)")
     demo.set_defaults(run=_demo)
 
 
@@ -104,17 +105,18 @@ def _add_files(parser):
     files.add_argument("--nodes", type=Path, metavar="FILE",
                        help="node ids with columns x, y or lon, lat: needed for turns left, right and U")
     columns = parser.add_argument_group("columns")
-    columns.add_argument("--link-id", default="link_id", metavar="NAME", help="in the links file (default: %(default)s)")
-    columns.add_argument("--from-node", default="from_node", metavar="NAME", help="in the links file (default: %(default)s)")
-    columns.add_argument("--to-node", default="to_node", metavar="NAME", help="in the links file (default: %(default)s)")
-    columns.add_argument("--node-id", default="node_id", metavar="NAME", help="in the nodes file (default: %(default)s)")
+    for name, file in (("link_id", "links"), ("from_node", "links"), ("to_node", "links"), ("node_id", "nodes")):
+        columns.add_argument(f"--{name.replace('_', '-')}", default=name, metavar="NAME",
+                             help=f"in the {file} file (default: %(default)s)")
     columns.add_argument("--trip-column", metavar="NAME", help="in the trips file (default: trip_id)")
     trip_form = columns.add_mutually_exclusive_group()
     trip_form.add_argument("--link-column", metavar="NAME", help="link of each step (default: link_id)")
     trip_form.add_argument("--links-column", metavar="NAME",
                            help="links of the whole trip, joined by _ (default: links, if there is such a column)")
-    columns.add_argument("--order-column", metavar="NAME", help="numbers that order the steps of a trip (default: file order)")
-    columns.add_argument("--cluster", metavar="NAME", help="in the trips file, such as the driver: clustered standard errors")
+    columns.add_argument("--order-column", metavar="NAME",
+                         help="numbers that order the steps of a trip (default: file order)")
+    columns.add_argument("--cluster", metavar="NAME",
+                         help="in the trips file, such as the driver: clustered standard errors")
     columns.add_argument("--weight", metavar="NAME", help="in the trips file, how often each trip counts")
     network = parser.add_argument_group("network")
     network.add_argument("--turns", default="all", metavar="all|none|FILE",
@@ -122,11 +124,12 @@ def _add_files(parser):
                          "turns; or a file with columns from_link, to_link (default: %(default)s)")
     network.add_argument("--u-turns", choices=("allow", "ban", "dead_ends"), default="allow",
                          help="dead_ends bans them except where there is no other way on (default: %(default)s)")
-    network.add_argument("--turn-bans", type=Path, metavar="FILE", help="turns to leave out: columns from_link, to_link")
+    network.add_argument("--turn-bans", type=Path, metavar="FILE",
+                         help="turns to leave out: columns from_link, to_link")
     model = parser.add_argument_group("model")
     model.add_argument("--stopping", choices=STOPPING_RULES, default="first_arrival",
-                       help="first_arrival: a trip ends when it first reaches its destination; exit: it may pass it by, as in "
-                       "recursive logit papers (default: %(default)s)")
+                       help="first_arrival: a trip ends when it first reaches its destination; exit: it may pass it "
+                       "by, as in recursive logit papers (default: %(default)s)")
     model.add_argument("--max-steps", type=int, metavar="N", help="only routes of at most N steps")
     return model
 
@@ -139,14 +142,16 @@ def _add_fit(commands, common):
         "--features length_km,left_turn,u_turn,highway --u-turns dead_ends --output estimates.json")
     model = _add_files(fit)
     model.add_argument("--features", required=True, metavar="A,B,...",
-                       help="columns of the links file (text becomes dummies; highway=primary is one level), or constant, "
-                       "turn_angle, left_turn, right_turn, u_turn")
+                       help="columns of the links file (text becomes dummies; highway=primary is one level), or "
+                       "constant, turn_angle, left_turn, right_turn, u_turn")
     model.add_argument("--fixed", action="append", default=[], type=_held, metavar="NAME=VALUE",
                        help="hold a weight; may be given several times")
     model.add_argument("--discount", type=float, default=1.0, metavar="G", help="in (0, 1] (default: %(default)s)")
     model.add_argument("--on-invalid", choices=("error", "drop", "truncate"), default="error",
-                       help="what becomes of trips that do not fit the network or the stopping rule (default: %(default)s)")
-    model.add_argument("--max-iter", type=int, default=200, metavar="N", help="limit of iterations (default: %(default)s)")
+                       help="what becomes of trips that do not fit the network or the stopping rule "
+                       "(default: %(default)s)")
+    model.add_argument("--max-iter", type=int, default=200, metavar="N",
+                       help="limit of iterations (default: %(default)s)")
     result = fit.add_argument_group("result")
     result.add_argument("--standard-errors", choices=("robust", "hessian", "bhhh", "clustered"),
                         help="(default: clustered with --cluster, else robust)")
@@ -159,7 +164,8 @@ def _add_fit(commands, common):
 def _add_check(commands, common):
     check = commands.add_parser(
         "check", parents=[common], help="list trips that do not fit the network",
-        description="Lists the trips that a fit would refuse, each with its first problem. Ends with 1 if there are any.")
+        description="Lists the trips that a fit would refuse, each with its first problem. Ends with 1 if there "
+        "are any.")
     _add_files(check)
     check.set_defaults(run=_check)
 
@@ -236,9 +242,9 @@ def _what_was_cut(porto):
             f"cruising, errors of the matching); {report['passing_their_end']} visit their last link before their end.")
     if porto.loops == "keep":
         return f"{text} They are kept as they are."
-    return (f"{text}\nOf each trace the longest part without such a loop is used ({report['links_cut']:,} links cut off, "
-            f"{report['too_short']} trips too short after that);\nwhat is left holds no U-turn, so the weight of U-turns is "
-            "held at -20.")
+    return (f"{text}\nOf each trace the longest part without such a loop is used ({report['links_cut']:,} links cut "
+            f"off, {report['too_short']} trips too short after that);\nwhat is left holds no U-turn, so the weight of "
+            "U-turns is held at -20.")
 
 
 def _print_worth(model):
@@ -269,7 +275,8 @@ def _cross_validated(porto, net, options):
 
     first = tables[0]
     columns = {name: first[name].tolist() if name == "route" else pooled(name) for name in first.columns}
-    return Table(columns, title=f"Cross-validation: {trips.sum()} trips, each third held out once", formats=first.formats)
+    title = f"Cross-validation: {trips.sum()} trips, each third held out once"
+    return Table(columns, title=title, formats=first.formats)
 
 
 def _fit(options):
@@ -277,7 +284,8 @@ def _fit(options):
     kind = options.standard_errors or ("clustered" if options.cluster else "robust")
     if kind == "clustered" and not options.cluster:
         raise InvalidInputError(
-            "--standard-errors clustered needs clusters: none are named; pass --cluster with a column of the trips file")
+            "--standard-errors clustered needs clusters: none are named; pass --cluster with a column of the "
+            "trips file")
     if options.output is not None and not options.output.absolute().parent.is_dir():
         raise InvalidInputError(f"the folder of --output must exist: {options.output.parent} does not; make it first")
     net = _read_network(options, features)
@@ -337,7 +345,9 @@ def _read_network(options, features):
     nodes = None if options.nodes is None else _read_table(options.nodes, "--nodes", (options.node_id,))
     turns = options.turns if options.turns in ("all", "none") else _read_table(
         Path(options.turns), "--turns", ("from_link", "to_link"))
-    bans = None if options.turn_bans is None else _read_table(options.turn_bans, "--turn-bans", ("from_link", "to_link"))
+    bans = options.turn_bans
+    if bans is not None:
+        bans = _read_table(bans, "--turn-bans", ("from_link", "to_link"))
     return RoadNetwork.from_links(
         links, nodes, features=features, turns=turns, u_turns=options.u_turns, turn_bans=bans, link_id=options.link_id,
         from_node=options.from_node, to_node=options.to_node, node_id=options.node_id)
@@ -375,8 +385,6 @@ def _need(frame, path, wanted):
     """A misspelt column is told with the file's name."""
     for name in wanted:
         if name is not None and name not in frame.columns:
-            import difflib
-
             close = difflib.get_close_matches(name, map(str, frame.columns), n=1, cutoff=0.5)
             raise InvalidInputError(
                 f"{path} must have the column {name!r}: it has {', '.join(map(str, frame.columns))}; "
@@ -409,7 +417,8 @@ def _open_table(path, option, text=(), nrows=None):
             # ids are read as text, for pandas would turn 007 into 7 and, where one is missing, all into decimals
             frame = pandas.read_csv(path, dtype={name: str for name in text}, nrows=nrows, skipinitialspace=True)
     except ImportError as error:
-        raise MissingExtraError(f"Parquet files need a reader: {_one_line(error)}; install pyarrow, or pass CSV") from error
+        raise MissingExtraError(
+            f"Parquet files need a reader: {_one_line(error)}; install pyarrow, or pass CSV") from error
     except (ValueError, pandas.errors.ParserError) as error:  # an empty file and wrong bytes are ValueErrors
         raise InvalidInputError(f"{option} must be a table: {path} cannot be read ({_one_line(error)}); pass CSV or "
                                 "Parquet") from error
@@ -421,7 +430,8 @@ def _ids_of(column, name, path):
     missing = column.isna().to_numpy()
     if missing.any():
         raise InvalidInputError(
-            f"column {name!r} of {path} must not have missing ids: row {int(missing.argmax())} is missing; fill or drop it")
+            f"column {name!r} of {path} must not have missing ids: row {int(missing.argmax())} is missing; fill or "
+            "drop it")
     if column.dtype.kind in "iu":
         return column
     values = column.to_numpy(dtype=object)
@@ -444,9 +454,10 @@ def _save(model, path, kind):
         model.save(part)
         content = json.loads(part.read_text(encoding="utf-8"))
         table = model.summary(kind)
+        rows = zip(*table.to_dict().values())
         content["table"] = {
             "standard_errors": kind,
-            "rows": [dict(zip(table.columns, map(_plain, row))) for row in zip(*(table[name].tolist() for name in table))],
+            "rows": [dict(zip(table.columns, map(_plain, row))) for row in rows],
             "notes": list(table.notes),
         }
         content["written_by"] = f"fastirl {__version__}"
@@ -484,7 +495,7 @@ def _draw_demo(model, porto, net, train, test, path, quiet):
 
 
 def _example_routes(model, test):
-    """Observed and predicted routes of three held-out trips: the best, a middling and a bad match among the longer ones."""
+    """Observed and predicted routes of three of the longer held-out trips: the best, a middling and a bad match."""
     length = model.net_.features[:, model.feature_names_.index("length_100m")]
     scored = []
     for at in np.argsort(-test.lengths, kind="stable")[:max(3, len(test) // 2)]:

@@ -34,7 +34,8 @@ class PortoCenter:
     Attributes
     ----------
     links : mapping of column -> ndarray (n_links,)
-        link_id, from_node, to_node, osm_way (integers), highway (text), length_m (metres), length_100m (units of 100 m).
+        link_id, from_node, to_node, osm_way (integers), highway (text), length_m (metres), length_100m (units of
+        100 m).
     nodes : mapping of column -> ndarray (n_nodes,)
         node_id, osm_node (integers), lon, lat (degrees).
     trips : Trajectories of link ids; their `ids` are the numbers of the source
@@ -95,7 +96,8 @@ class PortoCenter:
         Notes
         -----
         A U-turn is a return to the node that the link came from; a hairpin into another street is a turn. Traces whose
-        loops are cut hold no U-turns, so they cannot tell their weight: hold it, ``LinearReward(fixed={"u_turn": -20})``.
+        loops are cut hold no U-turns, so they cannot tell their weight: hold it with
+        ``LinearReward(fixed={"u_turn": -20})``.
         """
         if isinstance(features, tuple):
             features = list(features)
@@ -111,8 +113,8 @@ def load_porto_center(loops="cut"):
     ----------
     loops : "cut" or "keep"
         Two thirds of the traces turn round or come back to a crossing (stops, cruising, errors of the map matching).
-        "cut" keeps of each trip the longest part that visits no node twice, if it has at least 12 links; "keep" gives the
-        traces as they are, of which 31 visit their last link before their end and need ``on_invalid=`` or
+        "cut" keeps of each trip the longest part that visits no node twice, if it has at least 12 links; "keep" gives
+        the traces as they are, of which 31 visit their last link before their end and need ``on_invalid=`` or
         ``stopping="exit"``.
 
     Returns
@@ -126,8 +128,8 @@ def load_porto_center(loops="cut"):
 
     Notes
     -----
-    Cutting loops conditions on what was observed: the weights then describe driving without loops, and nothing is learned
-    about U-turns. Turn restrictions are not in the data. See data/ATTRIBUTION.md for what was cut
+    Cutting loops conditions on what was observed: the weights then describe driving without loops, and nothing is
+    learned about U-turns. Turn restrictions are not in the data. See data/ATTRIBUTION.md for what was cut
     and how; `bench/make_porto_center.py` rebuilds the file.
 
     Examples
@@ -181,7 +183,7 @@ def _node_walk(links, rows):
 
 
 def _longest_simple_part(walk):
-    """(first, last + 1) of the links of the longest part of a node walk that visits no node twice, the first of several."""
+    """(first, last + 1) of the links of the longest part (the first of several) that visits no node twice."""
     best, start, seen = (0, 0), 0, {}
     for at, node in enumerate(walk):
         start = max(start, seen.get(node, -1) + 1)

@@ -42,8 +42,8 @@ def plot_network(net, ax=None, *, color=_STREET, linewidth=0.6, attribution=None
 
     Notes
     -----
-    Links are straight lines between their ends; links whose ends are unknown are left out. Maps in degrees are stretched
-    by the cosine of the middle latitude, right for a city. Nothing is fetched: there is no background map.
+    Links are straight lines between their ends; links whose ends are unknown are left out. Maps in degrees are
+    stretched by the cosine of the middle latitude, right for a city. Nothing is fetched: there is no background map.
     """
     segments, _ = _streets(net)
     ax = _axes(ax)
@@ -83,8 +83,9 @@ def plot_flows(net, flows, ax=None, *, scale="sqrt", cmap=None, max_width=5.0, l
 
     Notes
     -----
-    Where states are links, a link's flow is the sum over the turns into it, so travellers are not counted on the link where
-    they start. Links that join the same two points, in either direction, are one line with the sum of their flows.
+    Where states are links, a link's flow is the sum over the turns into it, so travellers are not counted on the link
+    where they start. Links that join the same two points, in either direction, are one line with the sum of their
+    flows.
     Streets with a flow below a thousandth of the largest are drawn as streets without any.
     """
     flows = float_vector("flows", flows, net.n_arcs, nonnegative=True)
@@ -148,15 +149,16 @@ def plot_routes(net, routes, labels=None, ax=None, *, styles=None, colors=None, 
 
     Notes
     -----
-    Dashed routes are drawn above solid, wider and paler ones, so that a prediction on the observed streets shows as dashes
-    on a band. It does not check that a route is a walk on the network.
+    Dashed routes are drawn above solid, wider and paler ones, so that a prediction on the observed streets shows as
+    dashes on a band. It does not check that a route is a walk on the network.
     """
     lines_of = [_route_line(net, route) for route in routes]
     if not lines_of:
         raise InvalidInputError("`routes` must hold at least one route: it is empty; pass a list of routes")
     n = len(lines_of)
     labels = _one_each("labels", labels, [None] * n)
-    styles = _one_each("styles", styles, ["dashed" if hasattr(route, "log_probability") else "solid" for route in routes])
+    predicted = [hasattr(route, "log_probability") for route in routes]
+    styles = _one_each("styles", styles, ["dashed" if guess else "solid" for guess in predicted])
     for style in styles:
         one_of("styles", style, ("solid", "dashed"))
     pairs = {}
@@ -176,8 +178,10 @@ def plot_routes(net, routes, labels=None, ax=None, *, styles=None, colors=None, 
     for (points, ends), color in zip(lines_of, colors):
         if ends not in marked:
             marked.add(ends)
-            ax.plot(*points[0], marker="o", markersize=8.5, color=_HALO, markeredgecolor=color, markeredgewidth=2.2, zorder=5)
-            ax.plot(*points[-1], marker="s", markersize=7.5, color=color, markeredgecolor=_HALO, markeredgewidth=1.2, zorder=5)
+            ax.plot(*points[0], marker="o", markersize=8.5, color=_HALO, markeredgecolor=color, markeredgewidth=2.2,
+                    zorder=5)
+            ax.plot(*points[-1], marker="s", markersize=7.5, color=color, markeredgecolor=_HALO, markeredgewidth=1.2,
+                    zorder=5)
     if any(label is not None for label in labels):
         legend = ax.legend(loc="best", fontsize=8, frameon=True, framealpha=0.92, edgecolor="none", handlelength=3.0,
                            labelcolor=_INK)
@@ -211,10 +215,11 @@ def plot_estimates(model, ax=None, *, kind="robust", level=0.95):
 
     Notes
     -----
-    The axis is linear within the smallest weights and logarithmic beyond where the largest weight is over twenty times the
-    smallest; its label says so. Each weight is in utility per unit of its own feature, so lengths compare only between
-    features of one unit. Held weights are hollow and have no interval; of weights without a finite standard error only
-    the estimate is drawn.
+    Where the largest free weight is over twenty times the smallest, the axis is logarithmic away from 0; its label says
+    so.
+    Each weight is in utility per unit of its own feature, so lengths compare only between features of one unit. Held
+    weights are hollow, without an interval, and in words only where they lie far outside the others; of weights
+    without a finite standard error only the estimate is drawn.
     """
     stats = require("scipy.stats")
     level = float_vector("level", [level])[0]
@@ -231,16 +236,18 @@ def plot_estimates(model, ax=None, *, kind="robust", level=0.95):
     ax.errorbar(weight[sure], place[sure], xerr=half[sure], fmt="o", color=_PALETTE[0], markersize=5.5, capsize=3.5,
                 elinewidth=1.6, zorder=3)
     ax.plot(weight[free & ~sure], place[free & ~sure], "o", color=_PALETTE[0], markersize=5.5)
-    ax.plot(weight[~free], place[~free], "o", color=_PALETTE[0], markerfacecolor="none", markersize=6.5)
-    size = np.abs(weight[weight != 0])
+    size = np.abs(weight[free & (weight != 0)])
+    near = ~free & (np.abs(weight) <= 2.0 * size.max(initial=0.0))
+    ax.plot(weight[near], place[near], "o", color=_PALETTE[0], markerfacecolor="none", markersize=6.5)
     wide = size.size > 1 and size.max() > 20 * size.min()
     if wide:
         ax.set_xscale("symlog", linthresh=float(max(size.min(), size.max() / 100)))
-        ax.xaxis.set_major_formatter(require("matplotlib.ticker").FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
-        ax.xaxis.set_minor_locator(require("matplotlib.ticker").NullLocator())
+        ticker = require("matplotlib.ticker")
+        ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+        ax.xaxis.set_minor_locator(ticker.NullLocator())
     for at, name, value, spread, is_free in zip(place, names, weight, half, free):
         text = _with_spread(value, spread) if is_free and np.isfinite(spread) else (
-            f"{value:.3g} (" + ("no s.e.)" if is_free else "held)"))
+            f"{value:.3g} ({'no s.e.' if is_free else 'held'})".replace("-", "−"))
         ax.annotate(text, (1.02, at), xycoords=("axes fraction", "data"), va="center", fontsize=8.5, color=_INK,
                     annotation_clip=False)
     ax.set_yticks(place, names, fontsize=9.5, color=_INK)
@@ -291,7 +298,8 @@ def _streets(net):
     turned = (both[:, 0] > both[:, 2]) | ((both[:, 0] == both[:, 2]) & (both[:, 1] > both[:, 3]))
     both = np.where(turned[:, None], both[:, [2, 3, 0, 1]], both)
     if not known.any():
-        raise InvalidInputError("a map needs coordinates: all of this network's are unknown; pass nodes with coordinates")
+        raise InvalidInputError("a map needs coordinates: all of this network's are unknown; pass nodes with "
+                                "coordinates")
     lines, code = np.unique(both[known], axis=0, return_inverse=True)
     street = np.full(len(both), -1)
     street[known] = code.reshape(-1)
@@ -318,7 +326,8 @@ def _one_each(name, values, default):
     values = list(values)
     if len(values) != len(default):
         raise InvalidInputError(
-            f"`{name}` must have one entry for each route: got {len(values)} for {len(default)}; pass as many as routes")
+            f"`{name}` must have one entry for each route: got {len(values)} for {len(default)}; pass as many as "
+            "routes")
     return values
 
 
@@ -378,7 +387,7 @@ def _scale_bar(ax, low, high, metres_per_degree):
     metres = max(factor * power for factor in (1, 2, 5) if factor * power <= width / 4)
     text = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
     share = metres / metres_per_degree / (ax.get_xlim()[1] - ax.get_xlim()[0])
-    ax.plot([0.02, 0.02 + share], [0.03, 0.03], transform=ax.transAxes, color=_INK, linewidth=2.2, solid_capstyle="butt",
-            zorder=6)
+    ax.plot([0.02, 0.02 + share], [0.03, 0.03], transform=ax.transAxes, color=_INK, linewidth=2.2,
+            solid_capstyle="butt", zorder=6)
     ax.text(0.02 + share / 2, 0.037, text, transform=ax.transAxes, ha="center", va="bottom", fontsize=8, color=_INK,
             zorder=6)
