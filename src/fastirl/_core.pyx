@@ -1309,6 +1309,138 @@ def cluster_destinations(const int[::1] indptr, const int[::1] head, const int[:
     return order_array
 
 
+# What is asked of each destination, and where the answers go. A pointer is NULL where its answer is not asked.
+cdef struct Ask:
+    const double* u            # (n_arcs,)
+    const double* x            # (n_arcs, n_features)
+    int n_features
+    int max_steps              # < 0: paths of any length
+    int stride                 # every stride-th V_t of the bounded problem is kept
+    bint positive              # some utility is above 0
+    bint want_hessian
+    double tol
+    int max_sweeps
+    const int* destination
+    const int* query_ptr
+    const int* query_state
+    const double* query_weight
+    int* alive                 # (n_states,) scratch; all ones where every state is an origin
+    double* cost               # (n_states,) scratch
+    double* hops               # (n_states,) scratch
+    double* keep               # bounded: the kept V_t
+    double* segment            # bounded: V_t between two kept ones
+    double* rhs                # (n_states, n_features) scratch
+    double* tangent            # (n_states, n_features) scratch
+    double* scratch            # (n_features,)
+    double* value              # (n_queries,)
+    double* query_tangent      # (n_queries, n_features)
+    double* hessian            # (n_features, n_features), its lower triangle
+    double* arc_flow           # (n_arcs,)
+    double* all_values         # (n_states,)
+    double* all_probabilities  # (n_arcs,)
+
+
+cdef int take_states(const Graph* g, Local* loc, const Ask* ask, int task) noexcept nogil:
+    """Which states matter to the destination, in which order; leaves loc.n = 0 where no origin gets there."""
+    cdef int first = ask.query_ptr[task], dest = ask.destination[task]
+    if ask.all_values == NULL:
+        mark_forward(g, loc, ask.u, dest, ask.query_state + first, ask.query_ptr[task + 1] - first, ask.alive)
+        if not ask.alive[dest]:
+            # the destination's own loops are on no walk
+            loc.n = 0
+            return C_OK
+    if ask.max_steps >= 0 or loc.gamma < 1.0 or ask.positive:
+        order_by_hops(g, loc, ask.u, dest, ask.alive, ask.max_steps, ask.hops)
+        gather_rows(g, loc, ask.u, loc.exit)
+        return relax_hard(loc, ask.u) if ask.max_steps < 0 and loc.gamma == 1.0 else C_OK
+    order_by_cost(g, loc, ask.u, &ask.destination[task], 1, ask.alive, ask.cost)
+    gather_rows(g, loc, ask.u, loc.exit)
+    return C_OK
+
+
+cdef int take_values(const Graph* g, Local* loc, const Ask* ask, int task) noexcept nogil:
+    """V of the queries (and of all states, if asked) by the method that the model allows."""
+    cdef int outcome, q, r
+    if ask.max_steps >= 0:
+        outcome = bounded_forward(loc, ask.u, ask.hops, ask.max_steps, ask.stride, ask.keep)
+    elif loc.gamma < 1.0:
+        outcome = solve_discounted(loc, ask.u, ask.tol, ask.max_sweeps)
+    else:
+        outcome = solve_values(loc, ask.u, ask.tol, ask.max_sweeps)
+    if outcome != C_OK:
+        return outcome
+    for q in range(ask.query_ptr[task], ask.query_ptr[task + 1]):
+        r = loc.rank[ask.query_state[q]]
+        if r >= 0:
+            ask.value[q] = loc.phi[r]
+    if ask.all_values != NULL:
+        for r in range(g.n_states):
+            ask.all_values[r] = -INFINITY
+        for r in range(loc.n):
+            ask.all_values[loc.state[r]] = loc.phi[r]
+    return C_OK
+
+
+cdef int take_flows(Local* loc, const Ask* ask, int task, double* flow_error) noexcept nogil:
+    """Expected passages of all arcs, the queries' weights being the travellers."""
+    cdef int q, r, outcome
+    for r in range(loc.n):
+        loc.acc[r] = 0.0
+    for q in range(ask.query_ptr[task], ask.query_ptr[task + 1]):
+        r = loc.rank[ask.query_state[q]]
+        if r >= 0 and ask.value[q] > -INFINITY:
+            loc.acc[r] += ask.query_weight[q]
+    if ask.max_steps >= 0:
+        return bounded_visits(loc, ask.u, ask.hops, ask.max_steps, ask.stride, ask.keep, ask.segment, ask.arc_flow)
+    outcome = solve_visits(loc, ask.tol, ask.max_sweeps, flow_error)
+    scatter_flow(loc, ask.arc_flow)
+    return outcome
+
+
+cdef int take_derivatives(Local* loc, const Ask* ask, int task) noexcept nogil:
+    """Derivatives of the queries' V in the weights of the features, and the Hessian of their weighted sum."""
+    cdef int q, r, f, k = ask.n_features, outcome
+    if ask.max_steps >= 0:
+        outcome = bounded_tangents(loc, ask.u, ask.x, k, ask.hops, ask.max_steps, ask.rhs, ask.tangent)
+    else:
+        if loc.gamma < 1.0:
+            for r in range(loc.n):
+                loc.s[r] = 1.0
+        outcome = solve_tangents(loc, ask.x, k, ask.tol, ask.max_sweeps, ask.rhs, ask.tangent, ask.scratch)
+    for q in range(ask.query_ptr[task], ask.query_ptr[task + 1]):
+        r = loc.rank[ask.query_state[q]]
+        if r >= 0:
+            for f in range(k):
+                ask.query_tangent[<size_t>q * k + f] = ask.tangent[<size_t>r * k + f]
+    if outcome == C_OK and ask.want_hessian and ask.arc_flow != NULL and ask.max_steps < 0:
+        add_hessian(loc, ask.x, k, ask.tangent, ask.scratch, ask.hessian)
+    return outcome
+
+
+cdef int solve_one(const Graph* g, Local* loc, const Ask* ask, int task, double* flow_error) noexcept nogil:
+    """One destination: states, values, flows, derivatives, each in its turn."""
+    cdef int k, outcome
+    loc.n_sweeps = loc.n_adjoint = 0
+    loc.bound = loc.eta = 0.0
+    outcome = take_states(g, loc, ask, task)
+    if outcome != C_OK or loc.n == 0:
+        return outcome
+    outcome = take_values(g, loc, ask, task)
+    if outcome != C_OK:
+        return outcome
+    if ask.max_steps < 0 and (ask.arc_flow != NULL or ask.n_features or ask.all_probabilities != NULL):
+        choice_probabilities(loc, ask.u)
+    if ask.all_probabilities != NULL:
+        memset(ask.all_probabilities, 0, g.indptr[g.n_states] * sizeof(double))
+        for k in range(loc.row[loc.n]):
+            ask.all_probabilities[loc.arc[k]] = loc.w[k]
+    if ask.arc_flow != NULL:
+        outcome = take_flows(loc, ask, task, flow_error)
+    if outcome == C_OK and ask.n_features:
+        outcome = take_derivatives(loc, ask, task)
+    return outcome
+
+
 def solve_destinations(
     const int[::1] indptr, const int[::1] head, const int[::1] arc,
     const int[::1] in_indptr, const int[::1] in_tail, const int[::1] in_arc,
@@ -1348,43 +1480,34 @@ def solve_destinations(
     """
     cdef int n = indptr.shape[0] - 1, m = head.shape[0], n_tasks = destination.shape[0]
     cdef int n_features = features.shape[1], n_queries = query_state.shape[0]
-    cdef bint want_flow = arc_flow.shape[0] > 0, want_values = all_values.shape[0] > 0
-    cdef bint bounded = max_steps >= 0, want_probabilities = all_probabilities.shape[0] > 0
-    cdef bint positive = False
-    cdef int stride = 1
-    while bounded and stride * stride < max_steps:
-        stride += 1
-    cdef int size = max(n, 1), arcs = max(m, 1), k
-    ints = np.empty((6, size + 1), dtype=np.intc)
-    alive_array = np.ones(size, dtype=np.intc)
-    cols = np.empty((2, arcs), dtype=np.intc)
-    weights = np.empty(arcs)
-    doubles = np.empty((11, size))
-    tangents = np.empty((2, size * n_features + 1))
-    hessian_array = np.zeros((n_features, n_features))
-    scratch = np.empty(n_features + 1)
-    kept = np.empty(((max_steps // stride + 2) if bounded else 1, size if bounded else 1))
-    segments = np.empty(((stride + 1) if bounded else 1, size if bounded else 1))
-    value_array = np.full(n_queries, -np.inf)
-    query_tangent = np.zeros((n_queries, n_features))
-    status_array = np.zeros(n_tasks, dtype=np.intc)
-    sweeps_array = np.zeros((2, n_tasks), dtype=np.intc)
-    bounds_array = np.zeros((2, n_tasks))
-    cdef int[:, ::1] iv = ints, cv = cols, sweeps = sweeps_array
-    cdef int[::1] alive = alive_array, status = status_array
-    cdef double[:, ::1] dv = doubles, tv = tangents, kv = kept, sv = segments, bounds = bounds_array
-    cdef double[:, ::1] hessian = hessian_array, out_tangent = query_tangent
-    cdef double[::1] wv = weights, value = value_array, sc = scratch
+    cdef int size = max(n, 1), arcs = max(m, 1), k, failed = -1, task, outcome, first, count
     cdef Graph g
     cdef Local loc
-    cdef int failed = -1, task, q, r, f, outcome, limit
-    cdef const double* u = &utility[0] if m else NULL
-    cdef const double* x = &features[0, 0] if n_features and m else NULL
-    cdef double* hops = &dv[9, 0]
-    cdef double* tangent = &tv[1, 0]
     cdef Block b
-    cdef bint blocks
-    cdef int first, count, lane
+    cdef Ask ask
+    cdef bint bounded = max_steps >= 0
+    # scratch: ints, local matrix, vectors over states, tangents, kept rows of the bounded problem
+    cdef int[:, ::1] iv = np.empty((6, size + 1), dtype=np.intc), cv = np.empty((2, arcs), dtype=np.intc)
+    cdef int[::1] alive = np.ones(size, dtype=np.intc)
+    cdef double[::1] wv = np.empty(arcs), sc = np.empty(n_features + 1)
+    cdef double[:, ::1] dv = np.empty((10, size)), tv = np.empty((2, size * n_features + 1))
+    ask.stride = 1
+    while bounded and ask.stride * ask.stride < max_steps:
+        ask.stride += 1
+    cdef double[:, ::1] kv = np.empty((max_steps // ask.stride + 2 if bounded else 1, size if bounded else 1))
+    cdef double[:, ::1] sv = np.empty((ask.stride + 1 if bounded else 1, size if bounded else 1))
+    # answers
+    value_array = np.full(n_queries + 1, -np.inf)
+    query_tangent = np.zeros((n_queries + 1, n_features + 1))
+    hessian_array = np.zeros((n_features, n_features))
+    status_array = np.zeros(n_tasks, dtype=np.intc)
+    lanes_array = np.zeros(n_tasks, dtype=np.intc)
+    sweeps_array = np.zeros((2, n_tasks), dtype=np.intc)
+    bounds_array = np.zeros((2, n_tasks))
+    cdef int[:, ::1] sweeps = sweeps_array
+    cdef int[::1] status = status_array, by_lanes = lanes_array
+    cdef double[:, ::1] bounds = bounds_array, hessian = hessian_array
+    cdef double[::1] value = value_array, out_tangent = query_tangent.reshape(-1)
     g.n_states = n
     g.indptr = &indptr[0]
     g.head = &head[0] if m else NULL
@@ -1394,149 +1517,81 @@ def solve_destinations(
     g.in_arc = &in_arc[0] if m else NULL
     loc.exit = exit
     loc.gamma = discount
-    loc.state = &iv[0, 0]
-    loc.rank = &iv[1, 0]
-    loc.row = &iv[2, 0]
-    loc.mark = &iv[3, 0]
-    loc.heap = &iv[4, 0]
-    loc.where = &iv[5, 0]
-    loc.col = &cv[0, 0]
-    loc.arc = &cv[1, 0]
-    loc.w = &wv[0]
-    loc.phi = &dv[0, 0]
-    loc.z = &dv[1, 0]
-    loc.d = &dv[2, 0]
-    loc.s = &dv[3, 0]
-    loc.t = &dv[4, 0]
-    loc.y = &dv[5, 0]
-    loc.flow = &dv[6, 0]
-    loc.acc = &dv[7, 0]
+    loc.state, loc.rank, loc.row = &iv[0, 0], &iv[1, 0], &iv[2, 0]
+    loc.mark, loc.heap, loc.where = &iv[3, 0], &iv[4, 0], &iv[5, 0]
+    loc.col, loc.arc, loc.w = &cv[0, 0], &cv[1, 0], &wv[0]
+    loc.phi, loc.z, loc.d, loc.s = &dv[0, 0], &dv[1, 0], &dv[2, 0], &dv[3, 0]
+    loc.t, loc.y, loc.flow, loc.acc = &dv[4, 0], &dv[5, 0], &dv[6, 0], &dv[7, 0]
     loc.stop = <const volatile int*>&stop[0]
-    loc.n_cycle = 0
+    loc.n = loc.n_cycle = 0
+    ask.u = &utility[0] if m else NULL
+    ask.x = &features[0, 0] if n_features and m else NULL
+    ask.n_features = n_features
+    ask.max_steps = max_steps
+    ask.positive = False
+    ask.want_hessian = want_hessian
+    ask.tol = tol
+    ask.max_sweeps = max_sweeps
+    ask.destination = &destination[0] if n_tasks else NULL
+    ask.query_ptr = &query_ptr[0]
+    ask.query_state = &query_state[0] if n_queries else NULL
+    ask.query_weight = &query_weight[0] if query_weight.shape[0] else NULL
+    ask.alive, ask.cost, ask.hops = &alive[0], &dv[8, 0], &dv[9, 0]
+    ask.keep, ask.segment = &kv[0, 0], &sv[0, 0]
+    ask.rhs, ask.tangent, ask.scratch = &tv[0, 0], &tv[1, 0], &sc[0]
+    ask.value, ask.query_tangent = &value[0], &out_tangent[0]
+    ask.hessian = &hessian[0, 0] if n_features else NULL
+    ask.arc_flow = &arc_flow[0] if arc_flow.shape[0] else NULL
+    ask.all_values = &all_values[0] if all_values.shape[0] else NULL
+    ask.all_probabilities = &all_probabilities[0] if all_probabilities.shape[0] else NULL
     with nogil:
         for k in range(m):
             if utility[k] > 0.0:
-                positive = True
+                ask.positive = True
                 break
-    blocks = lanes and n_tasks >= 3 and discount == 1.0 and not (bounded or positive or want_values or want_probabilities)
-    # one row more than needed, so that a vector can begin on a cache line
+    cdef bint blocks = (lanes and n_tasks >= 3 and discount == 1.0 and ask.all_values == NULL
+                        and ask.all_probabilities == NULL and not (bounded or ask.positive))
+    # lanes: one row more than needed, so that a vector can begin on a cache line
     planes = n_features if want_hessian else min(n_features, 1)
-    room_array = np.empty(((5 + planes) * size + 1) * 8 if blocks else 1)
-    in_rows = np.empty(size + 1 if blocks else 1, dtype=np.intc)
-    in_cols = np.empty(arcs if blocks else 1, dtype=np.intc)
-    in_weights = np.empty(arcs if blocks else 1)
+    cdef double[::1] room = np.empty(((5 + planes) * size + 1) * 8 if blocks else 1)
+    cdef int[::1] in_row = np.empty(size + 1 if blocks else 1, dtype=np.intc)
+    cdef int[::1] in_col = np.empty(arcs if blocks else 1, dtype=np.intc)
+    cdef double[::1] in_w = np.empty(arcs if blocks else 1)
     lane_scratch = np.zeros((n_features * (n_features + 1) + 1) * 8)
-    lanes_array = np.zeros(n_tasks, dtype=np.intc)
-    cdef double[::1] room = room_array, in_w = in_weights, ls = lane_scratch
-    cdef int[::1] in_row = in_rows, in_col = in_cols, by_lanes = lanes_array
-    if blocks:
-        b.z = &room[(64 - <size_t>&room[0] % 64) % 64 // 8]
-        b.t = b.z + <size_t>size * 8
-        b.s = b.t + <size_t>size * 8
-        b.y = b.s + <size_t>size * 8
-        b.q = b.y + <size_t>size * 8
-        b.tangent = b.q + <size_t>size * 8
-        b.plane = <size_t>size * 8 if want_hessian else 0
-        b.seed = &iv[4, 0]
-        b.in_row = &in_row[0]
-        b.in_col = &in_col[0]
-        b.in_w = &in_w[0]
-        b.query_state = &query_state[0] if n_queries else NULL
+    cdef double[::1] ls = lane_scratch
+    b.z = &room[(64 - <size_t>&room[0] % 64) % 64 // 8 if blocks else 0]
+    b.t = b.z + <size_t>size * 8
+    b.s = b.t + <size_t>size * 8
+    b.y = b.s + <size_t>size * 8
+    b.q = b.y + <size_t>size * 8
+    b.tangent = b.q + <size_t>size * 8
+    b.plane = <size_t>size * 8 if want_hessian else 0
+    b.seed = &iv[4, 0]
+    b.in_row, b.in_col, b.in_w = &in_row[0], &in_col[0], &in_w[0]
+    b.query_state = ask.query_state
     with nogil:
         for first in range(0, n_tasks if blocks else 0, 8):
             count = min(8, n_tasks - first)
             if count < 3:
                 break
             b.n = count
-            b.destination = &destination[first]
-            b.query_ptr = &query_ptr[first]
-            outcome = solve_block(
-                &g, &loc, &b, u, &alive[0], &dv[8, 0], &query_weight[0] if want_flow and n_queries else NULL, x,
-                n_features, want_hessian, tol, max_sweeps, &value[0] if n_queries else NULL,
-                &out_tangent[0, 0] if n_queries and n_features else NULL, &arc_flow[0] if want_flow else NULL, &ls[0])
-            for lane in range(count):
-                if b.certified[lane]:
-                    by_lanes[first + lane] = 1
-                    sweeps[0, first + lane] = loc.n_sweeps
-                    sweeps[1, first + lane] = loc.n_adjoint
-                    bounds[0, first + lane] = b.bound[lane]
-                    bounds[1, first + lane] = b.flow_error[lane]
+            b.destination = ask.destination + first
+            b.query_ptr = ask.query_ptr + first
+            solve_block(&g, &loc, &b, ask.u, ask.alive, ask.cost, ask.query_weight if ask.arc_flow != NULL else NULL,
+                        ask.x, n_features, want_hessian, tol, max_sweeps, ask.value, ask.query_tangent, ask.arc_flow,
+                        &ls[0])
+            for k in range(count):
+                if b.certified[k]:
+                    by_lanes[first + k] = 1
+                    sweeps[0, first + k] = loc.n_sweeps
+                    sweeps[1, first + k] = loc.n_adjoint
+                    bounds[0, first + k] = b.bound[k]
+                    bounds[1, first + k] = b.flow_error[k]
+        # what the lanes did not certify, one by one: this path decides and names what is wrong
         for task in range(n_tasks):
             if by_lanes[task]:
                 continue
-            loc.n_sweeps = loc.n_adjoint = 0
-            loc.bound = loc.eta = 0.0
-            # which states matter, in which order
-            if not want_values:
-                mark_forward(&g, &loc, u, destination[task], &query_state[query_ptr[task]] if query_ptr[task + 1] > query_ptr[task] else NULL,
-                             query_ptr[task + 1] - query_ptr[task], &alive[0])
-                if not alive[destination[task]]:
-                    # no origin gets there: the destination's own loops are on no walk
-                    loc.n = 0
-                    continue
-            if bounded or discount < 1.0 or positive:
-                limit = max_steps if bounded else -1
-                order_by_hops(&g, &loc, u, destination[task], &alive[0], limit, hops)
-                gather_rows(&g, &loc, u, exit)
-                outcome = C_OK if bounded or discount < 1.0 else relax_hard(&loc, u)
-            else:
-                order_by_cost(&g, &loc, u, &destination[task], 1, &alive[0], &dv[8, 0])
-                gather_rows(&g, &loc, u, exit)
-                outcome = C_OK
-            # values
-            if outcome == C_OK:
-                if bounded:
-                    outcome = bounded_forward(&loc, u, hops, max_steps, stride, &kv[0, 0])
-                elif discount < 1.0:
-                    outcome = solve_discounted(&loc, u, tol, max_sweeps)
-                else:
-                    outcome = solve_values(&loc, u, tol, max_sweeps)
-            if outcome == C_OK:
-                for q in range(query_ptr[task], query_ptr[task + 1]):
-                    r = loc.rank[query_state[q]]
-                    if r >= 0:
-                        value[q] = loc.phi[r]
-                if want_values:
-                    for r in range(n):
-                        all_values[r] = -INFINITY
-                    for r in range(loc.n):
-                        all_values[loc.state[r]] = loc.phi[r]
-            # visits and derivatives
-            if outcome == C_OK and (want_flow or n_features or want_probabilities):
-                if not bounded:
-                    choice_probabilities(&loc, u)
-                if want_probabilities:
-                    for k in range(m):
-                        all_probabilities[k] = 0.0
-                    for k in range(loc.row[loc.n]):
-                        all_probabilities[loc.arc[k]] = loc.w[k]
-                if want_flow:
-                    for r in range(loc.n):
-                        loc.acc[r] = 0.0
-                    for q in range(query_ptr[task], query_ptr[task + 1]):
-                        r = loc.rank[query_state[q]]
-                        if r >= 0 and value[q] > -INFINITY:
-                            loc.acc[r] += query_weight[q]
-                    if bounded:
-                        outcome = bounded_visits(&loc, u, hops, max_steps, stride, &kv[0, 0], &sv[0, 0], &arc_flow[0])
-                    else:
-                        outcome = solve_visits(&loc, tol, max_sweeps, &bounds[1, task])
-                        scatter_flow(&loc, &arc_flow[0])
-                if outcome == C_OK and n_features:
-                    if bounded:
-                        outcome = bounded_tangents(&loc, u, x, n_features, hops, max_steps, &tv[0, 0], tangent)
-                    else:
-                        if discount < 1.0:
-                            for r in range(loc.n):
-                                loc.s[r] = 1.0
-                        outcome = solve_tangents(&loc, x, n_features, tol, max_sweeps, &tv[0, 0], tangent, &sc[0])
-                    for q in range(query_ptr[task], query_ptr[task + 1]):
-                        r = loc.rank[query_state[q]]
-                        if r >= 0:
-                            for f in range(n_features):
-                                out_tangent[q, f] = tangent[r * n_features + f]
-                    if outcome == C_OK and want_hessian and want_flow and not bounded:
-                        add_hessian(&loc, x, n_features, tangent, &sc[0], &hessian[0, 0])
+            outcome = solve_one(&g, &loc, &ask, task, &bounds[1, task])
             status[task] = outcome
             sweeps[0, task] = loc.n_sweeps
             sweeps[1, task] = loc.n_adjoint
@@ -1549,11 +1604,13 @@ def solve_destinations(
         lower += np.tril(lane_scratch[n_features * 8:n_features * (n_features + 1) * 8]
                          .reshape(n_features, n_features, 8).sum(axis=2))
     return {
-        "value": value_array, "tangent": query_tangent, "hessian": lower + np.tril(lower, -1).T,
+        "value": value_array[:n_queries],
+        "tangent": query_tangent.reshape(-1)[:n_queries * n_features].reshape(n_queries, n_features),
+        "hessian": lower + np.tril(lower, -1).T,
         "status": status_array, "n_sweeps": sweeps_array[0], "n_adjoint": sweeps_array[1],
         "bound": bounds_array[0], "flow_error": bounds_array[1],
         "lanes": lanes_array.astype(bool), "failed": failed,
-        "cycle": ints[5, :loc.n_cycle].copy() if failed >= 0 and status_array[failed] == DIVERGED
+        "cycle": np.array(iv[5, :loc.n_cycle]) if failed >= 0 and status_array[failed] == DIVERGED
         else np.empty(0, dtype=np.intc),
         "n_local": loc.n if n_tasks else 0,
     }
