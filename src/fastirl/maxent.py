@@ -17,8 +17,7 @@ from scipy import optimize, stats
 from . import route_choice
 from ._validation import float_vector, one_of, positive_number, whole_number
 from .exceptions import (
-    ConvergenceWarning, DivergenceError, DroppedTripsWarning, IdentificationWarning, InvalidInputError, NotFittedError,
-    UndecidedError,
+    ConvergenceWarning, DivergenceError, IdentificationWarning, InvalidInputError, NotFittedError, UndecidedError,
 )
 from .results import LikelihoodRatioTest, Ratio, Route
 from .rewards import LinearReward
@@ -70,11 +69,17 @@ class Objective:
         """The point at θ; order 1 has the gradient, order 2 scores and Hessian too. Divergence raises."""
         key = theta.tobytes()
         found = self._kept.get(key)
-        if found is None or (order == 2 and found.scores is None):
-            found = self._evaluate(theta, order)
+        if found is None or (isinstance(found, _Point) and order == 2 and found.scores is None):
+            try:
+                found = self._evaluate(theta, order)
+            except (DivergenceError, UndecidedError) as error:
+                # an infeasible point is asked for again by the optimiser: its failure is an answer too
+                found = error
             if len(self._kept) > 3:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[key] = found
+        if not isinstance(found, _Point):
+            raise found
         return found
 
     def _evaluate(self, theta, order):
@@ -248,10 +253,7 @@ class MaxEntIRL:
         model = self._model()
         matched = net.match(trips, self.stopping, on_invalid=self.on_invalid, max_steps=self.max_steps,
                             parallel=self.parallel)
-        if len(matched.report):
-            warnings.warn(
-                f"{len(matched.report)} of {len(trips)} trips were dropped or truncated, as on_invalid="
-                f"{self.on_invalid!r} asks; see dropped_", DroppedTripsWarning, stacklevel=2)
+        route_choice.warn_dropped(matched, len(trips), self.on_invalid, "dropped_")
         objective = Objective(net, matched, self.reward, model)
         scale = _feature_scale(net, objective.observed.groups)[objective.free]
         search = _Search(objective, scale, self._chosen_optimizer(objective.free.sum()), self.max_iter, self.tol,
@@ -468,6 +470,9 @@ class MaxEntIRL:
         net = getattr(self, "net_", None) if net is None else net
         if net is None:
             raise InvalidInputError("a network is needed: this model was loaded without one; pass net=")
+        if not isinstance(net, RoadNetwork):
+            raise InvalidInputError(
+                f"`net` must be a RoadNetwork: got {type(net).__name__}; pass the network, or leave it out for the fitted one")
         if net.feature_names != self.feature_names_:
             raise InvalidInputError(
                 f"the network's features must be those of the fit: they are {', '.join(net.feature_names)}, the fit's "
@@ -478,13 +483,14 @@ class MaxEntIRL:
     def _settings(self):
         return dict(stopping=self.stopping, discount=self.discount, max_steps=self.max_steps, tol=self.value_tol)
 
-    def log_likelihoods(self, trips, net=None):
-        """(n_trips,) log likelihood of each trip under the fitted weights; every trip must fit the model."""
+    def log_likelihoods(self, trips, net=None, *, on_invalid="error"):
+        """(n_trips,) log likelihood of each trip under the fitted weights; of the trips kept, with on_invalid."""
         self._require_fit()
         net = self._net(net)
         utility = (lambda group: self.utility(net, group)) if callable(net.features) else self.utility(net)
         return route_choice.route_log_likelihood(
-            net, utility, trips, gradient=False, parallel=self.parallel, n_threads=self.n_threads, **self._settings(),
+            net, utility, trips, gradient=False, on_invalid=on_invalid, parallel=self.parallel, n_threads=self.n_threads,
+            **self._settings(),
         ).per_trip
 
     def score(self, trips, net=None):
@@ -536,7 +542,7 @@ class MaxEntIRL:
         return route_choice.expected_flows(net, self.utility(net, group), origins, destinations, demand,
                                            n_threads=self.n_threads, progress=progress, **self._settings())
 
-    def evaluate(self, trips, net=None, length=None):
+    def evaluate(self, trips, net=None, length=None, *, on_invalid="error"):
         """Scores of Ziebart et al. (2008), beside the shortest path's.
 
         Parameters
@@ -544,6 +550,7 @@ class MaxEntIRL:
         trips : Trajectories, the observed routes
         length : name of a feature, or (n_arcs,) lengths of the arcs; by default the first feature that is nowhere
             negative. The baseline minimises it, and shares of a route are measured in it.
+        on_invalid : "error"; "drop" or "truncate" trips that do not fit, as in :meth:`RoadNetwork.match`
 
         Returns
         -------
@@ -554,9 +561,9 @@ class MaxEntIRL:
         self._require_fit()
         net = self._net(net)
         name, lengths = self._lengths(net, length)
-        matched = net.match(trips, self.stopping, max_steps=self.max_steps, parallel=self.parallel)
+        matched = net.match(trips, self.stopping, on_invalid=on_invalid, max_steps=self.max_steps, parallel=self.parallel)
         origins, destinations = net.state_ids[matched.origin], net.state_ids[matched.destination]
-        likelihood = self.log_likelihoods(trips, net)
+        likelihood = self.log_likelihoods(trips, net, on_invalid=on_invalid)
         groups = matched.group if matched.group is not None else destinations
         if callable(net.features):
             predicted = [route_choice.predict_routes(net, self.utility(net, group), [o], [d], **self._settings())[0]

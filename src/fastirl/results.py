@@ -52,6 +52,7 @@ class RouteLogLikelihood:
     error_bound : float, proven bound on the error of every V used, relative to max(1, |V|), rounding included
     flow_error : float, proven bound on the expected visits that are missing from the gradient (all trips together)
     n_sweeps, n_adjoint_sweeps : (n_tasks,) sweeps for each destination
+    dropped : Table of trips dropped or truncated at the user's request
     """
 
     value: float
@@ -66,6 +67,7 @@ class RouteLogLikelihood:
     stopping: str
     discount: float
     max_steps: object
+    dropped: object
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from scipy import sparse
 from . import _core
 from ._validation import float_vector, one_of, positive_number, whole_number
 from .exceptions import (
-    ConvergenceWarning, DivergenceError, InvalidInputError, InvalidTripError, UndecidedError, UnreachableError,
+    ConvergenceWarning, DivergenceError, DroppedTripsWarning, InvalidInputError, InvalidTripError, UndecidedError,
+    UnreachableError,
 )
 from .results import RouteLogLikelihood, RouteValues
 from .road_network import STOPPING_RULES
@@ -410,6 +411,7 @@ def route_log_likelihood(net, utility, trips, gradient=True, method="auto", stop
     """
     model = RouteModel(stopping, discount, max_steps, tol, max_sweeps, n_threads, method)
     matched = net.match(trips, stopping, on_invalid=on_invalid, max_steps=max_steps, parallel=parallel)
+    warn_dropped(matched, len(trips), on_invalid, "result.dropped")
     observed = Observed(net, matched, model, callable(utility))
     if callable(utility):
         utility_of = (lambda group: checked_utility(net, utility(group), f"utility of group {group!r}"))
@@ -441,8 +443,16 @@ def route_log_likelihood(net, utility, trips, gradient=True, method="auto", stop
         value=float(matched.weight @ per_trip), per_trip=per_trip, gradient=result, method="sweep",
         converged=bool(converged), error_bound=float(found["bound"]), flow_error=float(found["flow_error"]),
         n_sweeps=found["n_sweeps"], n_adjoint_sweeps=found["n_adjoint"], stopping=stopping, discount=discount,
-        max_steps=max_steps,
+        max_steps=max_steps, dropped=matched.report,
     )
+
+
+def warn_dropped(matched, n_trips, on_invalid, where):
+    """Say what on_invalid did."""
+    if len(matched.report):
+        warnings.warn(
+            f"{len(matched.report)} of {n_trips} trips were dropped or truncated, as on_invalid={on_invalid!r} asks; "
+            f"see {where}", DroppedTripsWarning, stacklevel=3)
 
 
 def warn_bound(bound, tol):
