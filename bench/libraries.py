@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 import fastirl as fi
-from fastirl import _reference
+from fastirl import _core, _reference
 from fastirl.maxent import Objective
 from fastirl.route_choice import RouteModel
 
@@ -55,7 +55,18 @@ class Fastirl(Adapter):
         utility = self._net.features @ np.asarray(self._problem.theta, dtype=float)
         found = fi.route_log_likelihood(self._net, utility, self._trips, stopping=self._problem.stopping, n_threads=1)
         return {"forward_sweeps": float(np.median(found.n_sweeps)),
-                "adjoint_sweeps": float(np.median(found.n_adjoint_sweeps))}
+                "adjoint_sweeps": float(np.median(found.n_adjoint_sweeps)), "search_share": self._search_share(utility)}
+
+    def _search_share(self, utility):
+        """Share of the shortest-path searches in an evaluation: both timed here, one after the other."""
+        topology, batches = self._net._topology, self._objective.observed.queries.batches
+        begin = time.perf_counter()
+        for batch in batches:
+            _core.hard_values(*topology.arrays, utility, batch.destination)
+        search = time.perf_counter() - begin
+        begin = time.perf_counter()
+        self.evaluate(self._problem.theta)
+        return search / (time.perf_counter() - begin)
 
 
 class FastirlTwoThreads(Fastirl):

@@ -29,19 +29,23 @@ def read(paths):
 
 def table(groups, machine):
     """Markdown: one row a problem and peer, time of the peer over ours."""
-    rows = ["| task | states, arcs, destinations | beside | ratio to fastirl, one thread | sweeps per destination |",
-            "|---|---|---|---|---|"]
+    rows = ["| states, arcs, destinations | beside | ratio | sweeps per destination | search |", "|---|---|---|---|---|"]
     for group, runs in groups.items():
         if OURS not in runs:
             continue
         ours, extra = runs[OURS]
-        shape = f"{extra['n_states']:,}, {extra['n_arcs']:,}, {extra['n_destinations']:,}"
-        sweeps = f"{extra['forward_sweeps']:.0f} + {extra['adjoint_sweeps']:.0f}" if "forward_sweeps" in extra else ""
+        name = group.split(": ")[1]
+        shape = f"{name}: {extra['n_states']:,}, {extra['n_arcs']:,}, {extra['n_destinations']:,}"
+        sweeps = f"{extra['forward_sweeps']:.0f} + {extra['adjoint_sweeps']:.0f}"
         for library, (seconds, _) in runs.items():
             if library not in (OURS, "null"):
-                rows.append(f"| {group} | {shape} | {library} | {seconds / ours:.2f} | {sweeps} |")
-    rows += ["", f"A ratio above 1 says how many times longer the peer took. Medians of 7 rounds on {machine}; answers were "
-             "checked before the clock started. Printed by `bench/table.py`."]
+                rows.append(f"| {shape} | {library} | {seconds / ours:.2f} | {sweeps} | {extra['search_share']:.0%} |")
+    rows += [
+        "",
+        "Ratio: median time of the peer over that of fastirl on one thread, 7 rounds each in one run; below 1 the peer is",
+        "faster. Sweeps: medians, forward + adjoint. Search: share of the shortest-path search. Answers were checked before",
+        f"the clock started. Run on {machine}; printed by `bench/table.py`.",
+    ]
     return "\n".join(rows)
 
 

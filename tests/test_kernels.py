@@ -399,3 +399,14 @@ def test_twins_agree_with_each_other(name, stopping):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             np.testing.assert_allclose(total[finite], 1.0, rtol=1e-6 if "1e4" in name else 1e-11)
+
+
+def test_hard_values_of_several_destinations_are_the_best_of_each():
+    rng = np.random.default_rng(5)
+    n, m = 30, 90
+    tail, head = rng.integers(0, n, m), rng.integers(0, n, m)
+    utility = -rng.uniform(0.0, 2.0, m)
+    net = fi.RoadNetwork.from_arcs(n, tail, head, np.ones((m, 1)))
+    found = _core.hard_values(*net._topology.arrays, utility, np.array([3, 17, 3], dtype=np.intc))
+    twins = [ref.hard_values(n, tail, head, utility, d) for d in (3, 17)]
+    np.testing.assert_allclose(found, np.maximum(*twins), rtol=1e-13)

@@ -1635,6 +1635,36 @@ def openmp_enabled():
     return bool(FASTIRL_OPENMP)
 
 
+def hard_values(
+    const int[::1] indptr, const int[::1] head, const int[::1] arc,
+    const int[::1] in_indptr, const int[::1] in_tail, const int[::1] in_arc,
+    const double[::1] utility, const int[::1] destination,
+):
+    """Utility of the best path from every state to the nearest of the destinations, -inf where none leads there.
+
+    One search with several sources, the one from which eight destinations take their potential; needs utility <= 0.
+    """
+    cdef int n = indptr.shape[0] - 1, m = head.shape[0], r
+    cdef int[:, ::1] iv = np.empty((4, max(n, 1)), dtype=np.intc)
+    cdef int[::1] alive = np.ones(max(n, 1), dtype=np.intc)
+    cdef double[:, ::1] dv = np.empty((2, max(n, 1)))
+    values_array = np.full(n, -np.inf)
+    cdef double[::1] values = values_array
+    cdef Graph g
+    cdef Local loc
+    g.n_states = n
+    g.in_indptr = &in_indptr[0]
+    g.in_tail = &in_tail[0] if m else NULL
+    g.in_arc = &in_arc[0] if m else NULL
+    loc.state, loc.rank, loc.heap, loc.where = &iv[0, 0], &iv[1, 0], &iv[2, 0], &iv[3, 0]
+    loc.phi = &dv[0, 0]
+    with nogil:
+        order_by_cost(&g, &loc, &utility[0] if m else NULL, &destination[0], destination.shape[0], &alive[0], &dv[1, 0])
+        for r in range(loc.n):
+            values[loc.state[r]] = loc.phi[r]
+    return values_array
+
+
 def best_routes(
     const int[::1] indptr, const int[::1] head, const int[::1] arc,
     const int[::1] in_indptr, const int[::1] in_tail, const int[::1] in_arc,
