@@ -15,7 +15,7 @@ RANKS = {
     "exceptions": 0, "results": 0, "_core": 0, "_reference": 0,
     "_validation": 1,
     "trajectories": 2, "turns": 2, "tables": 2,
-    "road_network": 3, "rewards": 3,
+    "road_network": 3, "mdp": 3, "rewards": 3,
     "route_choice": 4,
     "maxent": 5,
     "plotting": 6, "datasets": 6,

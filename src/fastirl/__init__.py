@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from . import exceptions
 from .exceptions import *  # noqa: F403
 from .maxent import MaxEntIRL
+from .mdp import MDP
 from .rewards import LinearReward
 from .road_network import RoadNetwork
 from .route_choice import (
@@ -20,7 +21,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
-    "LinearReward", "MaxEntIRL", "RoadNetwork", "Table", "Trajectories", "arcs_from_links", "choice_probabilities", "expand_two_way",
-    "expected_flows", "predict_routes", "route_log_likelihood", "route_values", "sample_routes", "turn_bans_from_osm",
+    "LinearReward", "MDP", "MaxEntIRL", "RoadNetwork", "Table", "Trajectories", "arcs_from_links",
+    "choice_probabilities", "expand_two_way", "expected_flows", "predict_routes", "route_log_likelihood", "route_values", "sample_routes", "turn_bans_from_osm",
     *exceptions.__all__,
 ]
