@@ -1,5 +1,7 @@
 """Each kernel equals its slow twin in fastirl._reference, on every small network of the zoo."""
 
+import multiprocessing
+import os
 import warnings
 
 import numpy as np
@@ -410,3 +412,24 @@ def test_hard_values_of_several_destinations_are_the_best_of_each():
     found = _core.hard_values(*net._topology.arrays, utility, np.array([3, 17, 3], dtype=np.intc))
     twins = [ref.hard_values(n, tail, head, utility, d) for d in (3, 17)]
     np.testing.assert_allclose(found, np.maximum(*twins), rtol=1e-13)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_child_samples_routes_after_its_parent_has():
+    net = fi.RoadNetwork.from_arcs(4, [0, 1, 2, 0], [1, 2, 3, 3], np.ones((4, 1)))
+
+    def draw():
+        return fi.sample_routes(net, -np.ones(4), 0, 3, 1000, np.random.default_rng(0), n_threads=2)[1].size
+
+    expected = draw()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=lambda: queue.put(draw()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads: that is the point
+        child.start()
+    try:
+        assert queue.get(timeout=60) == expected
+    finally:
+        child.kill()
+        child.join()

@@ -1784,6 +1784,22 @@ cdef int walk(const int* indptr, const int* head, const int* arc, const double* 
             left -= 1
 
 
+cdef void walk_all(const int* indptr, const int* head, const int* arc, const double* u, const double* values,
+                   int n_states, int horizon, const int[::1] origin, int destination, bint exit, double gamma,
+                   const unsigned long long[::1] seed, int limit, int n_threads, int[::1] lengths,
+                   const long long* ptr, int* routes):
+    """The lengths of all routes where `routes` is NULL, else their arcs. One thread enters no OpenMP region."""
+    cdef int i, n = origin.shape[0]
+    if n_threads <= 1:
+        for i in range(n):
+            lengths[i] = walk(indptr, head, arc, u, values, n_states, horizon, origin[i], destination, exit, gamma,
+                              seed[i], limit, routes + ptr[i] if routes != NULL else NULL)
+    else:
+        for i in prange(n, nogil=True, num_threads=n_threads, schedule="static"):
+            lengths[i] = walk(indptr, head, arc, u, values, n_states, horizon, origin[i], destination, exit, gamma,
+                              seed[i], limit, routes + ptr[i] if routes != NULL else NULL)
+
+
 def sample_routes(
     const int[::1] indptr, const int[::1] head, const int[::1] arc, const double[::1] utility,
     const double[:, ::1] values, const int[::1] origin, int destination, bint exit, double discount,
@@ -1797,9 +1813,8 @@ def sample_routes(
     cdef int n = origin.shape[0], i, horizon = values.shape[0] - 1, n_states = values.shape[1], longest = 0
     lengths_array = np.zeros(n, dtype=np.intc)
     cdef int[::1] lengths = lengths_array
-    for i in prange(n, nogil=True, num_threads=n_threads, schedule="static"):
-        lengths[i] = walk(&indptr[0], &head[0], &arc[0], &utility[0], &values[0, 0], n_states, horizon, origin[i],
-                          destination, exit, discount, seed[i], limit, NULL)
+    walk_all(&indptr[0], &head[0], &arc[0], &utility[0], &values[0, 0], n_states, horizon, origin, destination, exit,
+             discount, seed, limit, n_threads, lengths, NULL, NULL)
     for i in range(n):
         longest = max(longest, lengths[i])
     ptr_array = np.zeros(n + 1, dtype=np.int64)
@@ -1809,9 +1824,9 @@ def sample_routes(
     routes_array = np.empty(max(ptr_array[n], 1), dtype=np.intc)
     cdef int[::1] routes = routes_array
     cdef long long[::1] ptr = ptr_array
-    for i in prange(n, nogil=True, num_threads=n_threads, schedule="static"):
-        walk(&indptr[0], &head[0], &arc[0], &utility[0], &values[0, 0], n_states, horizon, origin[i],
-             destination, exit, discount, seed[i], limit, &routes[ptr[i]] if lengths[i] else NULL)
+    if ptr_array[n]:
+        walk_all(&indptr[0], &head[0], &arc[0], &utility[0], &values[0, 0], n_states, horizon, origin, destination, exit,
+                 discount, seed, limit, n_threads, lengths, &ptr[0], &routes[0])
     return ptr_array, routes_array[:ptr_array[n]].copy(), longest
 
 

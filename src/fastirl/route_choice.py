@@ -33,6 +33,10 @@ __all__ = [
 DEFAULT_TOL = 1e-11
 DEFAULT_MAX_SWEEPS = 200_000
 _EMPTY = np.empty(0)
+# An OpenMP runtime that has run in the parent hangs in a forked child: there, loops over routes stay on one thread.
+_FORKED = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _FORKED.append(True))
 _NO_FEATURES = np.empty((0, 0))
 
 
@@ -748,7 +752,8 @@ def sample_routes(net, utility, origin, destination, n, rng, *, stopping="first_
     refuse_unreachable(net, np.array([start]), np.array([target]), values[-1, [start]])
     ptr, arcs, longest = _core.sample_routes(
         *net._topology.arrays[:3], utility, np.ascontiguousarray(values), np.full(n, start, dtype=np.intc), int(target),
-        stopping == "exit", discount, rng.integers(0, 2**64, n, dtype=np.uint64), max_length, model.threads,
+        stopping == "exit", discount, rng.integers(0, 2**64, n, dtype=np.uint64), max_length,
+        1 if _FORKED or n < 256 else model.threads,
     )
     if longest > max_length:
         raise InvalidInputError(
