@@ -46,12 +46,30 @@ class _Point:
     bound: float = 0.0
 
 
+class _Seen:
+    """(features, utility) that a group sees, the last few kept: several threads ask, and a callable may be slow."""
+
+    def __init__(self, net, reward, weights):
+        self._net, self._reward, self._weights, self._kept = net, reward, weights, {}
+
+    def __call__(self, group):
+        found = self._kept.get(group)
+        if found is None:
+            features = self._net.group_features(group)
+            found = features, np.ascontiguousarray(self._reward.utility(features, self._weights))
+            if len(self._kept) >= 16:
+                self._kept.clear()
+            self._kept[group] = found
+        return found
+
+
 class Objective:
     """Log likelihood of trips in the free weights, with derivatives; the last points are kept."""
 
     def __init__(self, net, matched, reward, model):
         self.net, self.matched, self.reward, self.model = net, matched, reward, model
         self.observed = Observed(net, matched, model, callable(net.features))
+        self._code = {group: code for code, group in enumerate(self.observed.groups)}
         self.free, self.held = reward.layout(net.feature_names)
         self.n_evaluations = 0
         self._kept = {}
@@ -84,47 +102,31 @@ class Objective:
 
     def _evaluate(self, theta, order):
         self.n_evaluations += 1
-        observed, weight, weights = self.observed, self.matched.weight, self.weights(theta)
-        cache = {}
+        observed, weight, by_group = self.observed, self.matched.weight, callable(self.net.features)
+        seen = _Seen(self.net, self.reward, self.weights(theta))
+        n, k = len(self.matched), self.held.size
+        path, sums = np.empty(n), np.empty((n, k))
+        spread, expected, flows = np.zeros((k, k)), np.zeros(k), np.zeros(self.net.n_arcs)
 
-        def features_of(group):
-            return self.net.group_features(group)
-
-        def utility_of(group):
-            if group not in cache:
-                cache.clear()
-                cache[group] = np.ascontiguousarray(self.reward.utility(features_of(group), weights))
-            return cache[group]
-
-        k = weights.size
-        expected = np.zeros(k)
-
-        def add(group, flow):
-            np.add(expected, self.reward.pull_back(features_of(group), flow), out=expected)
-
-        if not callable(self.net.features):
-            # one utility for all: the arcs' flows are summed first, the features enter once
-            total = np.zeros(self.net.n_arcs)
-
-            def add(group, flow):  # noqa: F811
-                np.add(total, flow, out=total)
+        def observe(group, flow):
+            """What the trips of a group did, and the features expected of them."""
+            which = observed.trips_of(self._code[group])
+            features, utility = seen(group)
+            path[which] = observed.observed_utility(which, utility)
+            sums[which], inside = observed.observed_features(which, utility, features)
+            np.add(spread, inside, out=spread)
+            np.add(expected, self.reward.pull_back(features, flow), out=expected)
 
         curved = order == 2 and self.model.max_steps is None
         found = solve_queries(
-            self.net, observed.queries, self.model, utility_of, weight=-(observed.coefficient.T @ weight),
-            features_of=features_of if order == 2 else None, hessian=curved, on_batch=add,
+            self.net, observed.queries, self.model, lambda group: seen(group)[1],
+            weight=-(observed.coefficient.T @ weight), hessian=curved,
+            features_of=(lambda group: seen(group)[0]) if order == 2 else None,
+            # a group is one batch; batches of the one utility for all are summed first, its features enter once
+            on_batch=observe if by_group else lambda group, flow: np.add(flows, flow, out=flows),
         )
-        if not callable(self.net.features):
-            expected = self.reward.pull_back(self.net.features, total)
-        path = np.empty(len(self.matched))
-        sums = np.empty((len(self.matched), k))
-        spread = np.zeros((k, k))
-        for code, group in enumerate(observed.groups):
-            which = observed.trips_of(code)
-            features, utility = features_of(group), utility_of(group)
-            path[which] = observed.observed_utility(which, utility)
-            sums[which], inside = observed.observed_features(which, utility, features)
-            spread += inside
+        if not by_group:
+            observe(None, flows)
         per_trip = path + observed.coefficient @ found["value"]
         free = self.free
         gradient = (weight @ sums - expected)[free]
@@ -536,9 +538,19 @@ class MaxEntIRL:
             discount=self.discount, tol=self.value_tol)
 
     def expected_flows(self, origins, destinations, demand, net=None, group=None, progress=None):
-        """(n_arcs,) expected passages of each arc when `demand` travellers go from each origin to its destination."""
+        """(n_arcs,) expected passages of each arc when `demand` travellers go from each origin to its destination.
+
+        Where features are a callable of the group, `group` serves all pairs; without it each pair's group is its
+        destination, as in the trips' default.
+        """
         self._require_fit()
         net = self._net(net)
+        if callable(net.features) and group is None:
+            origins, destinations = np.atleast_1d(origins), np.atleast_1d(destinations)
+            demand = np.broadcast_to(demand, origins.shape)
+            parts = [destinations == destination for destination in np.unique(destinations)]
+            return sum(self.expected_flows(origins[part], destinations[part], demand[part], net, destinations[part][0])
+                       for part in parts)
         return route_choice.expected_flows(net, self.utility(net, group), origins, destinations, demand,
                                            n_threads=self.n_threads, progress=progress, **self._settings())
 
