@@ -5,7 +5,8 @@
 
 Needs the data folder (FASTIRL_DATA). Specifications: "plain", that of the literature (length, left, right, U-turn, a
 constant, primary, secondary, tertiary); and "richer", which says more about each turn and each link with the same columns
-of the data: the eight turn directions apart, logarithm of length, number of lanes, one-way, staying on the same class.
+of the data: the turn directions apart, the square root of length, lanes, one-way,
+staying on the same street or class.
 """
 
 import csv
