@@ -192,9 +192,15 @@ class MaxEntIRL:
                  start=None, max_iter=200, tol=1e-9, on_invalid="error", parallel="error", method="auto",
                  value_tol=route_choice.DEFAULT_TOL, max_sweeps=20_000, n_threads=None, progress=None):
         self.reward = LinearReward() if reward is None else reward
+        if not hasattr(self.reward, "layout"):
+            raise InvalidInputError(
+                f"`reward` must be a reward such as LinearReward: got {reward!r}; pass LinearReward(fixed={{name: value}}), "
+                "and other settings by keyword"
+            )
         self.stopping = stopping
-        self.discount = discount
-        self.max_steps = max_steps
+        # plain numbers, so that the fit can be written as JSON
+        self.discount = positive_number("discount", discount, upper=1.0)
+        self.max_steps = None if max_steps is None else whole_number("max_steps", max_steps)
         self.optimizer = one_of("optimizer", optimizer, _OPTIMIZERS)
         self.start = start
         self.max_iter = whole_number("max_iter", max_iter, lower=1)
@@ -374,11 +380,25 @@ class MaxEntIRL:
                 "clustered standard errors need trips with a cluster: the fitted ones have none; "
                 "pass cluster= when building the Trajectories"
             )
+        if kind == "clustered" and self.n_clusters_ < 2:
+            raise InvalidInputError(
+                "clustered standard errors need at least two clusters: all trips are in one, whose scores sum to 0 at the "
+                "estimates; use kind='robust'"
+            )
+        independent = self.n_clusters_ if kind == "clustered" else self.n_trips_
+        if kind in ("robust", "clustered") and independent <= self.free_.sum():
+            warnings.warn(
+                f"{kind} standard errors rest on {independent} {'clusters' if kind == 'clustered' else 'trips'} for "
+                f"{int(self.free_.sum())} weights: the sandwich is singular and too small", IdentificationWarning,
+                stacklevel=2)
         if kind in ("hessian", "bhhh"):
             inner = _inverse(self._information[kind])
         else:
             bread = _inverse(self._information["hessian"])
+            unknown = np.isinf(np.diag(bread))
+            bread[np.ix_(unknown, unknown)] = 0.0
             inner = bread @ self._information["bhhh" if kind == "robust" else "clustered"] @ bread
+            inner[unknown, unknown] = np.inf
         full = np.zeros((self.coef_.size,) * 2)
         full[np.ix_(self.free_, self.free_)] = inner
         return full
@@ -424,6 +444,18 @@ class MaxEntIRL:
             raise InvalidInputError(
                 f"both models must be fitted to the same trips: {self.n_trips_} trips of {self.n_steps_} steps here, "
                 f"{general.n_trips_} of {general.n_steps_} there; fit both to the same data and stopping rule"
+            )
+        if (self.discount, self.max_steps) != (general.discount, general.max_steps) or not math.isclose(
+                self.weight_sum_, general.weight_sum_):
+            raise InvalidInputError(
+                f"both models must have the same discount, max_steps and trip weights: {self.discount:g}, {self.max_steps}, "
+                f"{self.weight_sum_:g} here, {general.discount:g}, {general.max_steps}, {general.weight_sum_:g} there; "
+                "fit both alike"
+            )
+        if general.log_likelihood_ < self.log_likelihood_ - 1e-6 * max(1.0, abs(self.log_likelihood_)):
+            raise InvalidInputError(
+                f"the general model must nest this one: its log likelihood {general.log_likelihood_:.6g} is below "
+                f"{self.log_likelihood_:.6g}, so it does not, or has not converged; compare AIC or BIC instead"
             )
         statistic = max(2.0 * (general.log_likelihood_ - self.log_likelihood_), 0.0)
         return LikelihoodRatioTest(statistic, degrees, float(stats.chi2.sf(statistic, degrees)))
@@ -584,6 +616,13 @@ class MaxEntIRL:
             predicted = route_choice.predict_routes(net, self.utility(net), origins, destinations, **self._settings())
         shortest = route_choice.predict_routes(net, -lengths, origins, destinations)
         weight = matched.weight
+        if matched.summed:
+            # parallel arcs are one: each stands for its class, at the least of their lengths
+            leader = net._topology.parallel_class
+            least = np.full(lengths.size, np.inf)
+            np.minimum.at(least, leader, lengths)
+            lengths = least[leader]
+            predicted, shortest = ([leader[route] for route in routes] for routes in (predicted, shortest))
         rows = [_match_scores(matched, routes, lengths, weight) for routes in (predicted, shortest)]
         return Table({
             "route": ["most likely", f"shortest by {name}"],

@@ -155,10 +155,10 @@ class Queries:
 
 
 def run_in_order(call, items, n_threads, stop):
-    """call(item) on threads; results come in the order of items, few at a time. An interrupt sets `stop[0]`."""
-    if n_threads == 1 or len(items) == 1:
-        yield from map(call, items)
-        return
+    """call(item) on threads; results come in the order of items, few at a time. An interrupt sets `stop[0]`.
+
+    One item runs on a thread too: only a main thread that waits sees Ctrl-C while a kernel works.
+    """
     items = iter(items)
     with ThreadPoolExecutor(n_threads) as pool:
         waiting = deque()
@@ -474,12 +474,17 @@ def _one_destination(net, utility, destination, model, *, origins=None, probabil
     values = np.empty(net.n_states)
     chances = np.empty(net.n_arcs) if probabilities else _EMPTY
     states = np.arange(net.n_states, dtype=np.intc) if origins is None else np.asarray(origins, dtype=np.intc)
-    found = _core.solve_destinations(
-        *net._topology.arrays, utility, np.array([destination], dtype=np.intc),
-        np.array([0, states.size], dtype=np.intc), states, _EMPTY, model.stopping == "exit", model.discount,
-        -1 if model.max_steps is None else model.max_steps, model.tol, model.max_sweeps, _EMPTY, _NO_FEATURES, False,
-        values if origins is None else _EMPTY, chances, np.zeros(1, dtype=np.intc),
-    )
+    stop = np.zeros(1, dtype=np.intc)
+
+    def call(target):
+        return _core.solve_destinations(
+            *net._topology.arrays, utility, np.array([target], dtype=np.intc),
+            np.array([0, states.size], dtype=np.intc), states, _EMPTY, model.stopping == "exit", model.discount,
+            -1 if model.max_steps is None else model.max_steps, model.tol, model.max_sweeps, _EMPTY, _NO_FEATURES, False,
+            values if origins is None else _EMPTY, chances, stop,
+        )
+
+    (found,) = run_in_order(call, [destination], 1, stop)
     if found["failed"] >= 0:
         raise_failure(net, model, utility, [destination], found)
     if origins is not None:
