@@ -163,7 +163,7 @@ class MaxEntIRL:
     discount : γ in (0, 1]; below 1 the likelihood exists at every θ
     max_steps : paths of at most this many arcs (discount 1 only); the likelihood exists at every θ
     optimizer : "auto", "newton" (exact Hessian in a trust region), "bhhh" (outer product of scores in a trust region),
-        "lbfgs". "auto" is "lbfgs", or with at most 25 free weights "newton" ("bhhh" with max_steps)
+        "lbfgs". "auto" is "newton" with at most 25 free weights and no max_steps, else "lbfgs"
     start : (k_free,) free weights to start from, or a mapping of names; by default a feasible start is searched
     max_iter : limit of iterations; reaching it is never called converged
     tol : gain in log likelihood that the quadratic model still promises at the answer
@@ -282,7 +282,7 @@ class MaxEntIRL:
             return self.optimizer
         if n_free > _FEW:
             return "lbfgs"
-        return "newton" if self.max_steps is None else "bhhh"
+        return "newton" if self.max_steps is None else "lbfgs"
 
     def _start(self, objective, scale):
         names = [name for name, free in zip(objective.net.feature_names, objective.free) if free]
@@ -527,9 +527,12 @@ class MaxEntIRL:
             **self._settings(),
         ).per_trip
 
-    def score(self, trips, net=None):
-        """Mean log likelihood per trip (weighted by the trips' weights)."""
-        return float(np.average(self.log_likelihoods(trips, net), weights=trips.weight))
+    def score(self, trips, net=None, *, on_invalid="error"):
+        """Mean log likelihood per trip, weighted by the trips' weights; of the trips kept, with on_invalid."""
+        self._require_fit()
+        kept = self._net(net).match(trips, self.stopping, on_invalid=on_invalid, max_steps=self.max_steps,
+                                    parallel=self.parallel)
+        return float(np.average(self.log_likelihoods(trips, net, on_invalid=on_invalid), weights=kept.weight))
 
     def predict_route(self, origin, destination, net=None, group=None):
         """The most likely route of a pair, as a :class:`fastirl.results.Route`."""
