@@ -8,7 +8,7 @@ from .exceptions import InvalidInputError, MissingExtraError
 
 _EXTRA_OF = {
     "pandas": "pandas", "matplotlib": "plot", "geopandas": "geo", "shapely": "geo",
-    "networkx": "networkx", "tqdm": "progress",
+    "tqdm": "progress",
 }
 
 
