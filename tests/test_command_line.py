@@ -278,6 +278,51 @@ def test_without_pandas_the_error_names_the_extra(files, capsys, monkeypatch):
     assert "fastirl[pandas]" in refused(fit(files), capsys)
 
 
+def test_ways_out_are_those_of_the_command_line(files, town, capsys):
+    far = next(link for link, start in zip(town[0]["link_id"], town[0]["from_node"]) if start == SIDE**2 - 1)
+    write(files / "bad.csv", {"trip_id": ["a", "a", "b", "b"], "link_id": [100, far, 100, far]})
+    line = refused(fit(files, trips="bad.csv"), capsys)
+    assert "pass --on-invalid drop or truncate" in line and "python -m fastirl check lists them" in line
+    write(files / "bad.csv", {"trip_id": ["a", "a"], "link_id": [100, 999]})
+    assert "see the ids in the links file, or pass --on-invalid drop" in refused(fit(files, trips="bad.csv"), capsys)
+    line = refused(fit(files, "--link-id", "linkid"), capsys)
+    assert "--link-id" in line and "link_id=None" not in line
+    assert "--max-steps" in refused(fit(files, "--max-steps", "3", "--discount", "0.9"), capsys)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("pass stopping='exit', or on_invalid='drop' or 'truncate'",
+     "pass --stopping exit, or --on-invalid drop or truncate"),
+    ("raise max_steps, or pass on_invalid='drop'", "raise --max-steps, or pass --on-invalid drop"),
+    ("name it by from_node= and to_node=", "name it by --from-node and --to-node"),
+    ("pass geographic=True, or geographic=False if", "pass --geographic, or --planar if"),
+    ("pass turns=\"all\", which", "pass --turns all, which"),
+    ("hold it with LinearReward(fixed={'u_turn': -20})", "hold it with --fixed u_turn=-20"),
+])
+def test_python_becomes_command_words(text, words):
+    from fastirl.__main__ import _in_command_words
+
+    assert _in_command_words(text) == words
+
+
+def test_degrees_in_x_and_y_are_told_and_chosen(files, town, capsys):
+    _, nodes, _ = town
+    x, y = ([start + 1e-5 * at for at in nodes[name]] for name, start in (("x", 8.6), ("y", 52.0)))
+    write(files / "nodes.csv", {**nodes, "x": x, "y": y})
+    assert fit(files) == 0
+    assert "pass --geographic, or --planar if they are planar" in capsys.readouterr().err
+    for option in ("--geographic", "--planar"):
+        assert fit(files, option) == 0
+        assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit):
+        fit(files, "--geographic", "--planar")
+
+
+def test_a_level_that_does_not_occur(files, capsys):
+    line = refused(fit(files, features="length,highway=primry"), capsys)
+    assert "'highway=primry'" in line and "closest: 'primary'" in line
+
+
 # --- check and the rest ---------------------------------------------------------------------------
 
 

@@ -249,6 +249,10 @@ def test_too_few_sweeps_are_undecided_never_a_number(stopping):
                  lambda: fi.route_values(net, graph.utility, 3, discount=0.999, **options)):
         with pytest.raises(fi.UndecidedError, match="max_sweeps"):
             call()
+    # under a discount every value is finite, so that no word is said of infinite sums
+    with pytest.raises(fi.UndecidedError, match="under a discount.*raise max_sweeps") as caught:
+        fi.route_values(net, graph.utility, 3, discount=0.999, **options)
+    assert "infinite" not in str(caught.value)
 
 
 # --- models whose likelihood exists at every parameter

@@ -364,6 +364,40 @@ def test_any_number_of_threads_gives_the_same_bits(wide, options):
         assert all(np.array_equal(a, b) for a, b in zip(drawn, again))
 
 
+@pytest.mark.filterwarnings("ignore::fastirl.ConvergenceWarning")
+def test_any_number_of_threads_gives_the_same_bits_by_factors(wide):
+    graph, net, trips = wide
+    utility = graph.scaled_to(1.2).utility
+    one, *more = (fi.route_log_likelihood(net, utility, trips, discount=0.9999, n_threads=n, on_invalid="drop")
+                  for n in (1, 2, 5))
+    for other in more:
+        assert np.array_equal(one.per_trip, other.per_trip) and np.array_equal(one.gradient, other.gradient)
+
+
+def test_factors_that_cannot_be_had_are_undecided_never_a_number(monkeypatch, wide):
+    graph, net, _ = wide
+
+    def fail(self, *matrix):
+        raise MemoryError
+
+    monkeypatch.setattr(_core.DirectSolver, "factor", fail)
+    with pytest.raises(fi.UndecidedError, match="under a discount"):
+        fi.route_values(net, graph.scaled_to(1.2).utility, 3, discount=0.9999)
+
+
+def test_reached_states_equal_their_twin():
+    for name in small.ZOO:
+        graph = small.ZOO[name]()
+        possible = np.isfinite(graph.utility)
+        for destination in graph.destinations():
+            for exit in (False, True):
+                open_arcs = possible if exit else possible & (graph.tail != destination)
+                expected = ref.reached(graph.n, graph.tail[open_arcs], graph.head[open_arcs], [0])
+                found = _core.reached_states(*graph.net()._topology.arrays, graph.utility, np.array([0], dtype=np.intc),
+                                             int(destination), exit)
+                assert found.tolist() == np.flatnonzero(expected).tolist()
+
+
 def test_any_number_of_threads_gives_the_same_hessian(wide):
     graph, net, trips = wide
     matched = net.match(trips)

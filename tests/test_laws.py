@@ -12,6 +12,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import fastirl as fi
+from fastirl import _reference as ref
 from fastirl.maxent import Objective
 from fastirl.route_choice import RouteModel
 
@@ -207,6 +208,94 @@ def exact_discounted_values(graph, destination, stopping, discount):
             if max(abs(s) for s in step) < mpmath.mpf(10) ** -30:
                 return value
         raise ArithmeticError("no convergence")
+
+
+@stoppings
+@pytest.mark.parametrize("discount", (0.9, 0.999, 0.9999, 0.99999))
+@pytest.mark.parametrize("radius", (0.99, 1.0005, 1.05, 1.5))
+def test_the_discounted_bound_holds_where_the_undiscounted_sum_is_infinite(stopping, discount, radius):
+    for seed in (33, 34):
+        graph = small.random(9, 3, seed=seed).scaled_to(radius)
+        exact = exact_discounted_values(graph, 4, stopping, discount)
+        with warnings.catch_warnings():
+            # near a radius of 1 the last digits of V are rounding over 1 - gamma, and that is said
+            warnings.simplefilter("ignore", fi.ConvergenceWarning)
+            found = fi.route_values(graph.net(), graph.utility, 4, stopping=stopping, discount=discount,
+                                    max_sweeps=20_000)
+        with mpmath.workdps(40):
+            error = max(float(abs(mpmath.mpf(float(v)) - e) / max(1, abs(e))) for v, e in zip(found.value, exact))
+        assert error <= found.error_bound <= max(1e-11, 1e-15 / (1 - discount))
+        assert found.converged == (found.error_bound <= 1e-11)
+
+
+def walks_of_length(graph, rng, n_trips, length):
+    """Trips along random arcs, cut where they first come to the state of their end: what any utilities must explain."""
+    states, actions = [], []
+    while len(states) < n_trips:
+        taken, state = [], int(rng.integers(graph.n))
+        seen = [state]
+        for _ in range(length):
+            arc = int(rng.choice(np.flatnonzero(graph.tail == state)))
+            state = int(graph.head[arc])
+            taken.append(arc)
+            seen.append(state)
+        end = seen.index(seen[-1])
+        if end:
+            states.append(seen[:end + 1])
+            actions.append(taken[:end])
+    return fi.Trajectories.from_sequences(states, actions=actions)
+
+
+@pytest.mark.filterwarnings("ignore::fastirl.ConvergenceWarning")
+@stoppings
+@pytest.mark.parametrize("discount", (0.9, 0.999, 0.9999, 0.99999))
+@pytest.mark.parametrize("radius", (1.0005, 1.5))
+def test_derivatives_under_a_discount_where_the_undiscounted_sum_is_infinite(stopping, discount, radius):
+    graph = small.random(20, 3, seed=35).scaled_to(radius)
+    rng = np.random.default_rng(35)
+    features = np.column_stack([graph.utility, rng.normal(size=graph.tail.size), rng.random(graph.tail.size) < 0.4])
+    net = graph.net(features)
+    trips = walks_of_length(graph, rng, 5, 6)
+    options = dict(stopping=stopping, discount=discount, max_sweeps=20_000)
+    found = fi.route_log_likelihood(net, graph.utility, trips, **options)
+    scale = 1.0 / (1.0 - discount)  # what a unit more on every arc does to V
+
+    def value(step, arc):
+        moved = graph.utility.copy()
+        moved[arc] += step
+        return fi.route_log_likelihood(net, moved, trips, gradient=False, **options).per_trip.sum()
+
+    for arc in rng.choice(graph.tail.size, 6, replace=False):
+        slope = centred_difference(lambda step: value(step, arc), 1e-4)
+        assert found.gradient[arc] == pytest.approx(slope, rel=1e-6, abs=1e-8 * max(scale, 100.0))
+    objective = Objective(net, net.match(trips, stopping), fi.LinearReward(), RouteModel(**options))
+    theta = np.array([1.0, 0.05, -0.1])
+    point = objective.at(theta, 2)
+    np.testing.assert_allclose(trips.weight @ point.scores, point.gradient, rtol=1e-8, atol=1e-9 * scale)
+    for j in range(3):
+        curve = -centred_difference(lambda step: objective.at(theta + step * np.eye(3)[j], 1).gradient, 1e-3)
+        # the third derivative grows like the square of the time that travellers take
+        np.testing.assert_allclose(point.hessian[j], curve, rtol=1e-4, atol=1e-6 * scale)
+
+
+@stoppings
+@pytest.mark.parametrize("discount, radius", ((0.9, 1.5), (0.999, 1.005), (0.9999, 1.0005), (0.99999, 0.9999)))
+def test_flows_under_a_discount_where_travellers_circle_long(stopping, discount, radius):
+    graph = small.random(30, 3, seed=36).scaled_to(radius)
+    net = graph.net()
+    origin, destination, demand = np.array([0, 1, 3]), np.array([7, 7, 9]), np.array([1.0, 2.0, 3.0])
+    flow = fi.expected_flows(net, graph.utility, origin, destination, demand, stopping=stopping, discount=discount)
+    entering = np.bincount(graph.head, flow, graph.n) + np.bincount(origin, demand, graph.n)
+    leaving = np.bincount(graph.tail, flow, graph.n) + np.bincount(destination, demand, graph.n)
+    assert (flow >= 0).all() and flow.sum() > 50
+    np.testing.assert_allclose(entering, leaving, rtol=1e-9, atol=1e-9)
+    dense = np.zeros(graph.tail.size)
+    for target in (7, 9):
+        chance = fi.choice_probabilities(net, graph.utility, target, stopping=stopping, discount=discount)
+        matrix = ref.transition_matrix(graph.n, graph.tail, graph.head, chance)
+        start = np.bincount(origin, demand * (destination == target), graph.n)
+        dense += np.linalg.solve(np.eye(graph.n) - matrix.T, start)[graph.tail] * chance
+    np.testing.assert_allclose(flow, dense, rtol=1e-7, atol=1e-9)
 
 
 # --- relations between answers
@@ -494,6 +583,20 @@ def test_scores_and_hessian_equal_differences(options, parallel):
 
 def fitted(net, trips, **options):
     return fi.MaxEntIRL(**options).fit(net, trips)
+
+
+def test_a_discounted_fit_from_a_start_at_which_the_undiscounted_sum_is_infinite():
+    graph = small.grid(5, 1.0, 1.0)
+    features = np.column_stack([-graph.utility, np.random.default_rng(51).random(graph.tail.size) < 0.3])
+    net = graph.net(features, feature_names=["length", "rough"])
+    truth = np.array([-1.5, -0.5])
+    options = dict(discount=0.9999)
+    trips = small.simulated(net, features @ truth, np.random.default_rng(52), 200, pairs=20, **options)
+    with pytest.raises(fi.DivergenceError):
+        fi.route_log_likelihood(net, features @ [-0.3, 0.0], trips)
+    model = fitted(net, trips, start=[-0.3, 0.0], **options)
+    assert model.converged_ and (np.abs(model.coef_ - truth) <= 3 * model.standard_errors()).all()
+    np.testing.assert_allclose(model.coef_, fitted(net, trips, **options).coef_, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")

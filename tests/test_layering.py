@@ -14,13 +14,15 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "fastirl"
 RANKS = {
     "exceptions": 0, "results": 0, "_core": 0, "_reference": 0,
     "_validation": 1,
-    "trajectories": 2, "turns": 2, "tables": 2,
-    "road_network": 3, "mdp": 3, "rewards": 3,
-    "route_choice": 4,
-    "maxent": 5,
-    "plotting": 6, "datasets": 6,
-    "__init__": 7,
-    "__main__": 8,
+    "link_tables": 2, "trip_parsing": 2, "tables": 2,
+    "link_features": 3, "turn_bans": 3, "trajectories": 3,
+    "turns": 4, "matching": 4,
+    "road_network": 5, "mdp": 5, "rewards": 5,
+    "route_choice": 6,
+    "maxent": 7,
+    "plotting": 8, "datasets": 8,
+    "__init__": 9,
+    "__main__": 10,
 }
 MODULES = sorted(path.stem for path in SOURCE.glob("*.py"))
 

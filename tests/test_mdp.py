@@ -737,6 +737,8 @@ def test_labels_find_states_actions_and_pairs():
     mixed = MDP(dense_tensor(), state_ids=np.array([1, "goal", 2.5, "x", "y", "z", 7], object))
     np.testing.assert_array_equal(mixed.state_index(np.array(["goal", 7], object)), [1, 6])
     assert mixed.state_index("x") == 3
+    cells = MDP(dense_tensor(), state_ids=[(0, i) for i in range(S)])
+    assert cells.state_index((0, 3)) == 3 and cells.state_index([(0, 1), (0, 2)]).tolist() == [1, 2]
     with pytest.raises(InvalidInputError, match="'x' occurs 2 times"):
         MDP(dense_tensor(), state_ids=np.array([1, "x", 2, "x", 3, 4, 5], object))
     with pytest.raises(InvalidInputError, match="entry 0 is 'x'"):
@@ -775,10 +777,10 @@ def test_a_games_reward_and_start_are_saved_and_a_file_of_another_kind_is_refuse
     np.testing.assert_array_equal(found.reward, mdp.reward)
     np.testing.assert_array_equal(found.initial_distribution, mdp.initial_distribution)
     np.savez(tmp_path / "other.npz", x=np.zeros(1))
-    with pytest.raises(InvalidInputError, match="lacks 'action_ids'; pass a file that MDP.save wrote"):
+    with pytest.raises(InvalidInputError, match="MDP.save wrote: .* lacks 'action_ids'; check"):
         MDP.load(tmp_path / "other.npz")
     labelled = MDP(np.eye(2)[:, None], state_ids=np.array([1, "goal"], object))
-    with pytest.raises(InvalidInputError, match="holds objects such as 1; convert the labels to text"):
+    with pytest.raises(InvalidInputError, match="holds int objects, such as 1; relabel"):
         labelled.save(tmp_path / "labelled.npz")
     with pytest.raises(InvalidInputError, match="carries none of its own"):
         labelled.reward_vector(None)

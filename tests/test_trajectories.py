@@ -589,6 +589,13 @@ def test_a_missing_action_ends_a_trip(dtype, order):
         Trajectories.from_frame(df, "trip", None, action="act", order=order)
 
 
+def test_columns_have_names_by_default():
+    table = {"trip_id": ["a", "a", "b"], "link_id": [10, 11, 12]}
+    same(Trajectories.from_frame(table), Trajectories.from_frame(table, trip="trip_id", state="link_id"))
+    with pytest.raises(InvalidInputError, match="`state` must name a column: 'link_id' is not among"):
+        Trajectories.from_frame({"trip_id": [1], "link": [2]})
+
+
 def test_rows_apart_need_an_order():
     df = long_table().iloc[[0, 3, 1, 2, 4]]
     with pytest.raises(InvalidTripError, match="adjacent.*trip 0 comes again at row 2; pass order=") as caught:
@@ -738,7 +745,7 @@ def test_save_and_load(make, tmp_path):
 
 def test_object_labels_are_not_pickled(tmp_path):
     trips = Trajectories.from_sequences([[(1, 2)]])
-    with pytest.raises(InvalidInputError, match=r"`states` holds tuple objects, such as \(1, 2\); relabel"):
+    with pytest.raises(InvalidInputError, match=r"`states` must be .* holds tuple objects, such as \(1, 2\); relabel"):
         trips.save(tmp_path / "t.npz")
     assert not list(tmp_path.iterdir())
 
@@ -752,7 +759,7 @@ def test_files_of_others_are_refused(tmp_path):
         with pytest.raises(InvalidInputError, match="Trajectories.save wrote"):
             Trajectories.load(path)
     np.savez(path.open("wb"), states=np.arange(3), format=1)
-    with pytest.raises(InvalidInputError, match="has the arrays"):
+    with pytest.raises(InvalidInputError, match="lacks 'has_states'; check the path"):
         Trajectories.load(path)
     np.savez(path.open("wb"), format=99)
     with pytest.raises(InvalidInputError, match="has 99"):

@@ -5,6 +5,7 @@ import gzip
 import json
 import math
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -169,10 +170,11 @@ def test_degrees_are_projected():
     arcs = arcs_from_links(links, nodes, features=["turn_angle", "right_turn"])
     assert arcs.features[0, 0] == pytest.approx(math.atan(math.cos(math.radians(60.015))), rel=1e-12)
     assert arcs.features[0, 1] == 0 and arcs.report["geographic"] is True
-    flat = arcs_from_links(links, {"node_id": [0, 1, 2], "x": nodes["lon"], "y": nodes["lat"]}, features=["turn_angle"])
+    flat = arcs_from_links(links, {"node_id": [0, 1, 2], "x": nodes["lon"], "y": nodes["lat"]}, features=["turn_angle"],
+                           geographic=False)
     assert flat.features[0, 0] == pytest.approx(math.pi / 4, rel=1e-9)
     named = arcs_from_links(links, {"node_id": [0, 1, 2], "E": nodes["lon"], "N": nodes["lat"]}, x="E", y="N",
-                            features=["right_turn"])
+                            features=["right_turn"], geographic=False)
     assert named.features[0, 0] == 1
     date_line = {"node_id": [0, 1, 2], "lat": [0.0, 0, 0], "lon": [179.9, -179.9, -179.8]}
     assert arcs_from_links(links, date_line, features=["turn_angle"]).features[0, 0] == 0
@@ -395,9 +397,107 @@ def test_numbers_named_in_base_levels_become_dummies_in_either_table():
     np.testing.assert_array_equal(arcs.features, [[0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0]])
 
 
-def test_a_level_or_feature_that_never_occurs_is_noted():
-    arcs = arcs_from_links({**plus(), "bridge": np.zeros(8)}, features=["highway=trunk", "length", "bridge"])
-    assert arcs.report["zero_features"] == ("highway=trunk", "bridge")
+def test_a_feature_that_is_zero_everywhere_is_noted():
+    arcs = arcs_from_links({**plus(), "bridge": np.zeros(8)}, features=["length", "bridge"])
+    assert arcs.report["zero_features"] == ("bridge",)
+
+
+def test_a_level_that_no_row_has_is_refused_unless_its_category_is_known():
+    with pytest.raises(InvalidInputError, match="'highway=primry' .* has 'primary', 'residential' .closest: 'primary'"):
+        arcs_from_links(plus(), features=["highway=primry"])
+    with pytest.raises(InvalidInputError, match="'lanes=3' was asked for and 'lanes' has '1', '2'"):
+        arcs_from_links({**plus(), "lanes": np.array([1, 2] * 4)}, features=["lanes=3"])
+    pandas = pytest.importorskip("pandas")
+    levels = pandas.Categorical(plus()["highway"], categories=["primary", "residential", "trunk"])
+    arcs = arcs_from_links(pandas.DataFrame(plus()).assign(highway=levels), features=["highway=trunk"])
+    assert arcs.report["zero_features"] == ("highway=trunk",)
+
+
+def test_features_and_turns_may_be_given_by_place_and_must_be_given():
+    arcs = arcs_from_links(plus(), None, ["length"], "none")
+    assert arcs.kind == "node" and arcs.feature_names == ("length",)
+    with pytest.raises(InvalidInputError, match="`features` must name the columns .* none were given; pass a list"):
+        arcs_from_links(plus())
+
+
+# --- degrees or planar ----------------------------------------------------------------------------------------------
+
+
+def town_in_degrees(lon=8.6, lat=52.0, step=0.001):
+    """A crooked grid of two-way streets with x, y in degrees and lengths in metres."""
+    rng, node = np.random.default_rng(5), np.arange(36).reshape(6, 6)
+    pairs = np.vstack([np.c_[node[:, :-1].ravel(), node[:, 1:].ravel()], np.c_[node[:-1].ravel(), node[1:].ravel()]])
+    pairs = np.vstack([pairs, pairs[:, ::-1]])
+    x = lon + step * (node.ravel() % 6 + rng.normal(0, 0.2, 36))
+    y = lat + step * (node.ravel() // 6 + rng.normal(0, 0.2, 36))
+    dx, dy = x[pairs[:, 1]] - x[pairs[:, 0]], y[pairs[:, 1]] - y[pairs[:, 0]]
+    links = {"link_id": np.arange(len(pairs)), "from_node": pairs[:, 0], "to_node": pairs[:, 1],
+             "length": 111_195 * np.hypot(dx * math.cos(math.radians(lat)), dy)}
+    return links, {"node_id": node.ravel(), "x": x, "y": y}, np.hypot(dx, dy)
+
+
+def test_x_and_y_in_degrees_are_read_as_such_with_a_warning():
+    links, nodes, flat_lengths = town_in_degrees()
+    named = arcs_from_links(links, {"node_id": nodes["node_id"], "lon": nodes["x"], "lat": nodes["y"]}, ["turn_angle"])
+    for table in (links, {name: links[name] for name in ("link_id", "from_node", "to_node")}):
+        with pytest.warns(UserWarning, match="look like degrees .* pass geographic=True, or geographic=False"):
+            guessed = arcs_from_links(table, nodes, ["turn_angle"])
+        np.testing.assert_array_equal(guessed.features, named.features)
+        assert guessed.report["geographic"] is True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asked = arcs_from_links(links, nodes, ["turn_angle"], geographic=True)
+        planar = arcs_from_links(links, nodes, ["turn_angle"], geographic=False)
+        # lengths that are those of the plane speak for it
+        told = arcs_from_links({**links, "length": flat_lengths}, nodes, ["turn_angle"])
+    np.testing.assert_array_equal(asked.features, named.features)
+    np.testing.assert_array_equal(told.features, planar.features)
+    assert np.abs(asked.features - planar.features).max() > 0.1 and told.report["geographic"] is False
+    with pytest.raises(InvalidInputError, match="`geographic` must be one of None, True, False: got 'yes'"):
+        arcs_from_links(links, nodes, ["turn_angle"], geographic="yes")
+
+
+@pytest.mark.parametrize("lon, lat, step", [(0, 0, 0.01), (0, 0, 1.0), (40, 30, 5.0), (500, 4000, 0.01)])
+def test_a_made_up_grid_is_planar_without_a_word(lon, lat, step):
+    links, nodes, _ = town_in_degrees(lon, lat, step)
+    links.pop("length")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert arcs_from_links(links, nodes, ["turn_angle"]).report["geographic"] is False
+
+
+def test_lines_without_a_reference_system_are_looked_at_too():
+    pytest.importorskip("shapely")
+    links, nodes, _ = town_in_degrees()
+    x, y = nodes["x"], nodes["y"]
+    lines = [f"LINESTRING ({x[a]!r} {y[a]!r}, {x[b]!r} {y[b]!r})".replace("np.float64(", "").replace(")", "") + ")"
+             for a, b in zip(links["from_node"], links["to_node"])]
+    with pytest.warns(UserWarning, match="look like degrees"):
+        found = arcs_from_links({**links, "geometry": lines}, nodes, ["turn_angle"])
+    expected = arcs_from_links(links, nodes, ["turn_angle"], geographic=True)
+    np.testing.assert_allclose(found.features, expected.features, atol=1e-9)
+
+
+def test_shanghai_and_porto_in_x_and_y_are_degrees():
+    for name, link_file, node_file, ids in (
+        ("shanghai", "edge.txt", "node.txt", {"link_id": "n_id", "from_node": "u", "to_node": "v", "node_id": "osmid"}),
+        ("porto_taxi", "links.csv.gz", "nodes.csv.gz", {}),
+    ):
+        links, nodes = read_columns(data_file(f"{name}/{link_file}")), read_columns(data_file(f"{name}/{node_file}"))
+        lon, lat = (nodes[a] if a in nodes else nodes[b] for a, b in (("x", "lon"), ("y", "lat")))
+        place = {ids.get("node_id", "node_id"): nodes[ids.get("node_id", "node_id")]}
+        plain = {**place, "x": lon.astype(float), "y": lat.astype(float)}
+        named = {**place, "lon": plain["x"], "lat": plain["y"]}
+        for column in ("length", "length_m"):
+            if column in links:
+                links[column] = links[column].astype(float)
+        names = ["left_turn", "right_turn", "u_turn"]
+        with pytest.warns(UserWarning, match="look like degrees"):
+            guessed = arcs_from_links(links, plain, names, **ids)
+        expected = arcs_from_links(links, named, names, **ids)
+        np.testing.assert_array_equal(guessed.features, expected.features)
+    flat = arcs_from_links(links, plain, names, geographic=False)
+    assert (flat.features != expected.features).any(axis=1).sum() > 5_000
 
 
 def test_misspelt_features_name_the_closest():

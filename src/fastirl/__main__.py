@@ -57,7 +57,7 @@ def main(arguments=None):
         if options.traceback:
             traceback.print_exc()
         else:
-            print(f"error: {_one_line(error)}", file=sys.stderr)
+            print(f"error: {_in_command_words(_one_line(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -126,6 +126,12 @@ def _add_files(parser):
                          help="dead_ends bans them except where there is no other way on (default: %(default)s)")
     network.add_argument("--turn-bans", type=Path, metavar="FILE",
                          help="turns to leave out: columns from_link, to_link")
+    units = network.add_mutually_exclusive_group()
+    units.add_argument("--geographic", action="store_true", default=None,
+                       help="coordinates are degrees of longitude and latitude (default: as their names say, else as "
+                       "they look, with a warning)")
+    units.add_argument("--planar", action="store_false", dest="geographic", default=None,
+                       help="coordinates are planar, such as metres")
     model = parser.add_argument_group("model")
     model.add_argument("--stopping", choices=STOPPING_RULES, default="first_arrival",
                        help="first_arrival: a trip ends when it first reaches its destination; exit: it may pass it "
@@ -350,7 +356,7 @@ def _read_network(options, features):
         bans = _read_table(bans, "--turn-bans", ("from_link", "to_link"))
     return RoadNetwork.from_links(
         links, nodes, features=features, turns=turns, u_turns=options.u_turns, turn_bans=bans, link_id=options.link_id,
-        from_node=options.from_node, to_node=options.to_node, node_id=options.node_id)
+        from_node=options.from_node, to_node=options.to_node, node_id=options.node_id, geographic=options.geographic)
 
 
 def _read_trips(path, options):
@@ -560,8 +566,39 @@ def _state(state):
 def _plain_warnings():
     """Warnings as one line each."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"warning: {_one_line(message)}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: print(
+            f"warning: {_in_command_words(_one_line(message))}", file=sys.stderr)
         yield
+
+
+# Ways out as the library words them, and as they are said on the command line.
+_COMMAND_WORDS = [(re.compile(pattern), words) for pattern, words in (
+    (r"geographic=True", "--geographic"),
+    (r"geographic=False", "--planar"),
+    (r"on_invalid='drop' or 'truncate'", "--on-invalid drop or truncate"),
+    (r"net\.check\(trips\)", "python -m fastirl check"),
+    (r"see net\.(state|arc)_ids", "see the ids in the links file"),
+    (r"give the arcs as actions, or pass parallel='sum'", "list each turn once in the --turns file"),
+    (r"pass link_id=None to number the rows", "name it by --link-id"),
+    (r"from_node=None, to_node=None", "no --from-node, --to-node"),
+    (r"pass `nodes` with", "pass --nodes with"),
+    (r"add it to `features`", "add it to --features"),
+    (r"(?:LinearReward\(fixed=|fixed=)\{['\"]([^'\"]+)['\"]: (-?[0-9.]+)\}\)?", r"--fixed \1=\2"),
+    (r"\b(on_invalid|stopping|u_turns|turns|discount|max_steps|max_iter)=(['\"]?)([\w.]+)\2",
+     lambda found: f"{_option(found[1])} {found[3]}"),
+    (r"`?\b(from_node|to_node|node_id|link_id|turn_bans)=(?=[ ,;.]|$)`?", lambda found: _option(found[1])),
+    (r"(?<![-\w])`?(max_steps|max_iter|on_invalid)`?(?![\w=])", lambda found: _option(found[1])),
+)]
+
+
+def _option(name):
+    return f"--{name.replace('_', '-')}"
+
+
+def _in_command_words(text):
+    for pattern, words in _COMMAND_WORDS:
+        text = pattern.sub(words, text)
+    return text
 
 
 def _one_line(error):

@@ -70,6 +70,8 @@ cdef extern from "_lanes.h" nogil:
 
 cdef double EPS = 2.220446049250313e-16
 cdef double OVERFLOW = 1e250
+# sweeps after which a system with a discount goes to LU factors: about what those cost on roads
+cdef int SLOW = 1000
 
 # outcome of one destination; Python turns it into an error, a warning or nothing
 OK, DIVERGED, UNDECIDED, STOPPED = 0, 1, 2, 3
@@ -112,6 +114,10 @@ cdef struct Local:
     double* y              # (n,) scratch
     double* flow           # (n,) expected visits
     double* acc            # (n,) mass in flight
+    double* low            # (n,) discount: V is phi + low, in twice the digits
+    void* direct           # the DirectSolver of this call
+    bint factored          # discount: whether it holds the factors of I - gamma P, P as in w
+    bint slow              # discount: whether sweeps were found to be slow here
     int* mark              # (n_states,) scratch
     int* heap              # (n_states,) scratch
     int* where             # (n_states,) scratch
@@ -121,6 +127,20 @@ cdef struct Local:
     int n_adjoint
     int n_cycle
     const volatile int* stop
+
+
+cdef Graph graph_of(const int[::1] indptr, const int[::1] head, const int[::1] arc, const int[::1] in_indptr,
+                    const int[::1] in_tail, const int[::1] in_arc):
+    """Pointers into the caller's arrays, which must outlive them; NULL for those of a network without arcs."""
+    cdef Graph g
+    cdef bint some = head.shape[0] > 0
+    g.n_states = indptr.shape[0] - 1
+    g.indptr, g.in_indptr = &indptr[0], &in_indptr[0]
+    g.head = &head[0] if some else NULL
+    g.arc = &arc[0] if some else NULL
+    g.in_tail = &in_tail[0] if some else NULL
+    g.in_arc = &in_arc[0] if some else NULL
+    return g
 
 
 # --- 2  Which states matter, in which order ---------------------------------------------------
@@ -557,69 +577,182 @@ cdef void choice_probabilities(Local* loc, const double* u) noexcept nogil:
                 loc.w[k] /= total
 
 
+class DirectSolver:
+    """LU factors of I - gamma P for one destination: what sweeps would need some 1 / (1 - gamma) turns for."""
+
+    def __init__(self):
+        self.factors = None
+
+    def factor(self, row, col, chance, gamma):
+        from scipy.sparse import csr_array, eye_array
+        from scipy.sparse.linalg import splu
+
+        n = row.size - 1
+        matrix = (eye_array(n, format="csr") - gamma * csr_array((chance, col, row), shape=(n, n))).tocsc()
+        # rows are diagonally dominant: the diagonal is a safe pivot, and a symmetric order fills least on roads
+        self.factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+
+    def solve(self, rhs, transposed):
+        return self.factors.solve(rhs, trans="T" if transposed else "N")
+
+
+cdef int solve_directly(Local* loc, const double* rhs, double* x, int columns, bint transposed) noexcept with gil:
+    """x = (I - gamma P)^-1 rhs, or with P' instead of P; (n, columns). C_UNDECIDED where the factors fail.
+
+    Nothing is promised of x: whoever asks bounds its error.
+    """
+    cdef int m = loc.row[loc.n]
+    try:
+        solver = <object>loc.direct
+        if not loc.factored:
+            solver.factor(
+                np.array(<int[:loc.n + 1]>loc.row), np.array(<int[:m]>loc.col) if m else np.empty(0, dtype=np.intc),
+                np.array(<double[:m]>loc.w) if m else np.empty(0), loc.gamma)
+            loc.factored = True
+        found = solver.solve(np.array(<double[:loc.n, :columns]><double*>rhs), transposed)
+        if not np.isfinite(found).all():
+            return C_UNDECIDED
+        np.asarray(<double[:loc.n, :columns]>x)[...] = found
+    except Exception:
+        return C_UNDECIDED
+    return C_OK
+
+
 cdef double bellman_residual(Local* loc, const double* u) noexcept nogil:
-    """d <- T V - V for T V = log sum exp(u + gamma V), w <- its softmax; returns the largest |d|."""
-    cdef int r, k
-    cdef double top, total, largest = 0.0
-    loc.d[0] = 0.0
+    """d <- T V - V for T V = log sum exp(u + gamma V), w <- its softmax, z <- bound on d's rounding; returns max |d|.
+
+    As u + (V_col - V_row) - (1 - gamma) V_col each exponent is a sum of numbers that stay small where V is of the order
+    of 1 / (1 - gamma): so the rounding of d is not that of V.
+    """
+    cdef int r, k, c
+    cdef double top, total, gain, rest = 1.0 - loc.gamma, largest = 0.0, size, own
+    loc.d[0] = loc.z[0] = 0.0
     for r in range(0 if loc.exit else 1, loc.n):
-        top = 0.0 if r == 0 else -INFINITY
+        own = top = -(loc.phi[0] + loc.low[0]) if r == 0 else -INFINITY
         for k in range(loc.row[r], loc.row[r + 1]):
-            loc.w[k] = u[loc.arc[k]] + loc.gamma * loc.phi[loc.col[k]]
+            c = loc.col[k]
+            gain = (loc.low[c] - loc.low[r]) - rest * loc.low[c]
+            loc.w[k] = (u[loc.arc[k]] + ((loc.phi[c] - loc.phi[r]) - rest * loc.phi[c])) + gain
             if loc.w[k] > top:
                 top = loc.w[k]
-        total = exp(-top) if r == 0 else 0.0
+        size = total = exp(own - top) if r == 0 else 0.0
+        if r == 0:
+            size *= fabs(own)
         for k in range(loc.row[r], loc.row[r + 1]):
+            c = loc.col[k]
             loc.w[k] = exp(loc.w[k] - top)
             total += loc.w[k]
+            size += loc.w[k] * (fabs(u[loc.arc[k]]) + fabs(loc.phi[c] - loc.phi[r]) + rest * fabs(loc.phi[c]))
         for k in range(loc.row[r], loc.row[r + 1]):
             loc.w[k] /= total
-        loc.d[r] = top + log(total) - loc.phi[r]
-        if fabs(loc.d[r]) > largest:
-            largest = fabs(loc.d[r])
+        loc.d[r] = top + log(total)
+        loc.z[r] = EPS * (loc.row[r + 1] - loc.row[r] + 4.0 + 4.0 * size / total)
+        largest = max(largest, fabs(loc.d[r]))
+    loc.factored = False
     return largest
 
 
-cdef double certify_discounted(Local* loc, double residual, double tol) noexcept nogil:
-    """Proven bound on |V - V*| / max(1, |V|) at every state, from d = T V - V and its softmax w.
+cdef double largest_share(const Local* loc) noexcept nogil:
+    """max (y + |low|) / max(1, |V|): the relative bound that the absolute ones in y make, V rounded to a double."""
+    cdef int r
+    cdef double bound = 0.0
+    for r in range(loc.n):
+        bound = max(bound, (loc.y[r] + fabs(loc.low[r])) / max(1.0, fabs(loc.phi[r])))
+    return bound
+
+
+cdef double certify_discounted(Local* loc, double tol) noexcept nogil:
+    """Proven bound on |V - V*| / max(1, |V|) at every state, from d = T V - V, its rounding z and its softmax w.
 
     A contraction bounds every error by e = (|d| + rounding) / (1 - gamma). Within e no choice probability changes by
     more than the factor exp(2 gamma e), so that e <- |d| + rounding + gamma exp(2 gamma e) P e stays a bound, state by
-    state: a dear state's rounding reaches only those that are likely to go there.
+    state: a dear state's rounding reaches only those that are likely to go there. Where sweeps are slow a guess y of
+    the solution is tried instead, and holds if it is no less than the right-hand side.
     """
     cdef int r, k, sweep
-    cdef double size = 1.0, worst, grow, bound = INFINITY, least, own
+    cdef double worst = 0.0, grow, bound = INFINITY, least, own, moved = 0.0
+    cdef bint holds
     for r in range(loc.n):
-        size = max(size, fabs(loc.phi[r]))
-    worst = (residual + 8.0 * EPS * size) / (1.0 - loc.gamma)
-    grow = loc.gamma * exp(2.0 * loc.gamma * worst)
+        loc.s[r] = fabs(loc.d[r]) + loc.z[r]
+        worst = max(worst, loc.s[r])
+        moved = max(moved, fabs(loc.d[r]) / max(1.0, fabs(loc.phi[r])))
+    worst /= 1.0 - loc.gamma
+    grow = loc.gamma * exp(2.0 * loc.gamma * worst) * (1.0 + 64.0 * EPS)
     for r in range(loc.n):
         loc.y[r] = worst
     if not loc.exit:
         loc.y[0] = 0.0
+    if moved > tol:
+        # the bound is at least the residual: no use in sharpening it yet
+        return largest_share(loc)
     for sweep in range(64):
         least = bound
-        bound = 0.0
-        for r in range(loc.n):
-            bound = max(bound, loc.y[r] / max(1.0, fabs(loc.phi[r])))
-        if bound <= tol or grow >= 1.0 or (sweep % 8 == 7 and bound > 0.999 * least):
+        bound = largest_share(loc)
+        if bound <= tol or not (grow < 1.0) or (sweep % 8 == 7 and bound > 0.999 * least):
             break
         for r in range(0 if loc.exit else 1, loc.n):
-            own = fabs(loc.d[r]) + EPS * (loc.row[r + 1] - loc.row[r] + 4.0)
+            own = loc.s[r]
             for k in range(loc.row[r], loc.row[r + 1]):
-                own += loc.w[k] * (grow * loc.y[loc.col[k]] + 4.0 * EPS * max(fabs(loc.phi[r]), fabs(loc.phi[loc.col[k]])))
+                own += loc.w[k] * grow * loc.y[loc.col[k]]
             loc.y[r] = min(loc.y[r], own)
+    if bound > tol and loc.slow and grow < 1.0 and solve_directly(loc, loc.s, loc.acc, 1, False) == C_OK:
+        holds = True
+        for r in range(loc.n):
+            loc.acc[r] *= 1.25
+        for r in range(0 if loc.exit else 1, loc.n):
+            own = loc.s[r]
+            for k in range(loc.row[r], loc.row[r + 1]):
+                own += loc.w[k] * grow * loc.acc[loc.col[k]]
+            # a hair of room for the rounding of this sum of positive terms
+            holds = holds and own * (1.0 + 1e-10) <= loc.acc[r]
+        if holds:
+            for r in range(loc.n):
+                loc.y[r] = min(loc.y[r], loc.acc[r])
+            bound = min(bound, largest_share(loc))
     return bound
 
 
-cdef int solve_discounted(Local* loc, const double* u, double tol, int max_sweeps) noexcept nogil:
-    """V = log sum exp(u + gamma V) by Newton's method (soft policy iteration), each step solved by sweeps.
+cdef int newton_step(Local* loc, int max_sweeps) noexcept nogil:
+    """t = (I - gamma P)^-1 d: by sweeps, and from the time on that they are found to be slow by LU factors."""
+    cdef int r, k, sweep = 0
+    cdef double change, largest, value
+    memcpy(loc.t, loc.d, loc.n * sizeof(double))
+    while not loc.slow:
+        change = 0.0
+        largest = 0.0
+        for r in range(loc.n):
+            value = 0.0
+            for k in range(loc.row[r], loc.row[r + 1]):
+                value += loc.w[k] * loc.t[loc.col[k]]
+            value = loc.d[r] + loc.gamma * value
+            change = max(change, fabs(value - loc.t[r]))
+            largest = max(largest, fabs(value))
+            loc.t[r] = value
+        sweep += 1
+        loc.n_sweeps += 1
+        if loc.stop[0]:
+            return C_STOPPED
+        if loc.n_sweeps > max_sweeps:
+            return C_UNDECIDED
+        # below a double's rounding of 1 it would drown in that of d
+        if change <= max(1e-3 * (1.0 - loc.gamma) * largest, EPS):
+            return C_OK
+        loc.slow = sweep >= SLOW
+    loc.n_sweeps += 1
+    return solve_directly(loc, loc.d, loc.t, 1, False)
 
-    The bound is |V - V*| <= |T V - V| / (1 - gamma), a contraction's, plus the rounding of T.
+
+cdef int solve_discounted(Local* loc, const double* u, double tol, int max_sweeps) noexcept nogil:
+    """V = log sum exp(u + gamma V) by Newton's method (soft policy iteration); leaves P in w.
+
+    After one step V rises to the solution from below, whatever the utilities. The bound is `certify_discounted`'s.
     """
-    cdef int r, k, step, stalled = 0
-    cdef double residual, least = INFINITY, largest, change, value, size
+    cdef int r, k, step, status, stalled = 0
+    cdef double residual, least = INFINITY, value, rounding, part
     loc.phi[0] = 0.0
+    loc.slow = False
+    for r in range(loc.n):
+        loc.low[r] = 0.0
     for r in range(1, loc.n):
         loc.phi[r] = 0.0
         value = -INFINITY
@@ -627,40 +760,32 @@ cdef int solve_discounted(Local* loc, const double* u, double tol, int max_sweep
             if loc.col[k] < r and u[loc.arc[k]] + loc.gamma * loc.phi[loc.col[k]] > value:
                 value = u[loc.arc[k]] + loc.gamma * loc.phi[loc.col[k]]
         loc.phi[r] = value
-    for step in range(200):
+    loc.eta = loc.gamma
+    for step in range(500):
         residual = bellman_residual(loc, u)
-        size = 1.0
-        for r in range(loc.n):
-            size = max(size, fabs(loc.phi[r]))
-        loc.bound = certify_discounted(loc, residual, tol)
-        loc.eta = loc.gamma
+        loc.bound = certify_discounted(loc, tol)
         if loc.bound <= tol:
             return C_OK
+        rounding = 0.0
+        for r in range(loc.n):
+            rounding = max(rounding, loc.z[r])
         stalled = stalled + 1 if residual >= 0.5 * least else 0
         least = min(least, residual)
-        if stalled >= 6 and residual <= 64.0 * EPS * size:
+        if stalled >= 4 and residual <= 16.0 * rounding:
             return C_OK
-        memcpy(loc.t, loc.d, loc.n * sizeof(double))
-        while True:
-            change = 0.0
-            largest = 0.0
-            for r in range(loc.n):
-                value = 0.0
-                for k in range(loc.row[r], loc.row[r + 1]):
-                    value += loc.w[k] * loc.t[loc.col[k]]
-                value = loc.d[r] + loc.gamma * value
-                change = max(change, fabs(value - loc.t[r]))
-                largest = max(largest, fabs(value))
-                loc.t[r] = value
-            loc.n_sweeps += 1
-            if loc.stop[0]:
-                return C_STOPPED
-            if loc.n_sweeps > max_sweeps:
-                return C_UNDECIDED
-            if change <= max(1e-3 * (1.0 - loc.gamma) * largest, EPS * size):
-                break
-        for r in range(loc.n):
-            loc.phi[r] += loc.t[r]
+        status = newton_step(loc, max_sweeps)
+        if status != C_OK:
+            return status
+        for r in range(0 if loc.exit else 1, loc.n):
+            # phi + low + t exactly, but for low's own rounding (Knuth's sum of two)
+            part = loc.low[r] + loc.t[r]
+            value = loc.phi[r] + part
+            loc.low[r] = (loc.phi[r] - (value - (value - loc.phi[r]))) + (part - (value - loc.phi[r]))
+            loc.phi[r] = value
+        if loc.stop[0]:
+            return C_STOPPED
+        if loc.n_sweeps > max_sweeps:
+            return C_UNDECIDED
     return C_UNDECIDED
 
 
@@ -698,6 +823,8 @@ cdef int solve_visits(Local* loc, double tol, int max_sweeps, double* error) noe
         total += fabs(loc.acc[r])
     cut = 1e-22 * total
     for sweep in range(max_sweeps):
+        if loc.gamma < 1.0 and (loc.slow or sweep >= SLOW):
+            return solve_visits_directly(loc, tol * total, error)
         for r in range(loc.n - 1, -1 if loc.exit else 0, -1):
             mass = loc.acc[r]
             if fabs(mass) <= cut:
@@ -717,6 +844,42 @@ cdef int solve_visits(Local* loc, double tol, int max_sweeps, double* error) noe
         if loc.stop[0]:
             return C_STOPPED
     return C_UNDECIDED
+
+
+cdef int solve_visits_directly(Local* loc, double enough, double* error) noexcept nogil:
+    """F += (I - gamma P')^-1 acc by LU factors and refinement: what a solve leaves over is in flight again.
+
+    Visits still missing are at most sum |acc| / (1 - gamma); to it comes the rounding of what was in flight.
+    """
+    cdef int r, k, step
+    cdef double flying, rounding = 0.0, before = INFINITY
+    cdef double* moved = loc.t
+    for step in range(8):
+        loc.n_adjoint += 1
+        if not loc.exit:
+            # a walk ends there, and its visit does not count
+            loc.acc[0] = 0.0
+        if solve_directly(loc, loc.acc, moved, 1, True) != C_OK:
+            return C_UNDECIDED
+        if not loc.exit:
+            moved[0] = 0.0
+        for r in range(loc.n):
+            loc.flow[r] += moved[r]
+            loc.acc[r] -= moved[r]
+            rounding += 2.0 * EPS * (loc.row[r + 1] - loc.row[r] + 2.0) * fabs(moved[r])
+        for r in range(loc.n):
+            for k in range(loc.row[r], loc.row[r + 1]):
+                loc.acc[loc.col[k]] += loc.gamma * loc.w[k] * moved[r]
+        flying = 0.0
+        for r in range(0 if loc.exit else 1, loc.n):
+            flying += fabs(loc.acc[r])
+        error[0] = (flying + rounding) / (1.0 - loc.gamma)
+        if flying / (1.0 - loc.gamma) <= enough or flying <= 0.5 * rounding and flying >= 0.5 * before:
+            return C_OK
+        before = flying
+        if loc.stop[0]:
+            return C_STOPPED
+    return C_OK if flying <= rounding else C_UNDECIDED
 
 
 cdef void scatter_flow(const Local* loc, double* arc_flow) noexcept nogil:
@@ -776,6 +939,8 @@ cdef int solve_tangents(Local* loc, const double* x, int n_features, double tol,
             for f in range(n_features):
                 row[f] += loc.w[k] * source[f]
     for sweep in range(max_sweeps):
+        if loc.gamma < 1.0 and (loc.slow or sweep >= SLOW):
+            return refine_tangents(loc, n_features, rhs, tangent, total)
         excess = 0.0
         for r in range(0 if loc.exit else 1, loc.n):
             change = 0.0
@@ -799,6 +964,24 @@ cdef int solve_tangents(Local* loc, const double* x, int n_features, double tol,
         if loc.stop[0]:
             return C_STOPPED
     return C_UNDECIDED
+
+
+cdef int refine_tangents(Local* loc, int n_features, double* rhs, double* tangent, double* total) noexcept nogil:
+    """dV = (I - gamma P)^-1 rhs by LU factors, refined once; rhs is overwritten by what the first solve left over."""
+    cdef int r, f
+    cdef size_t at, size = <size_t>loc.n * n_features
+    if solve_directly(loc, rhs, tangent, n_features, False) != C_OK:
+        return C_UNDECIDED
+    for r in range(loc.n):
+        sum_row(loc, r, n_features, tangent, total)
+        for f in range(n_features):
+            at = <size_t>r * n_features + f
+            rhs[at] = (rhs[at] - tangent[at]) + loc.gamma * total[f]
+    if solve_directly(loc, rhs, rhs, n_features, False) != C_OK:
+        return C_UNDECIDED
+    for at in range(size):
+        tangent[at] += rhs[at]
+    return C_OK
 
 
 cdef void add_hessian(const Local* loc, const double* x, int n_features, const double* tangent,
@@ -1429,7 +1612,9 @@ cdef int solve_one(const Graph* g, Local* loc, const Ask* ask, int task, double*
     if outcome != C_OK:
         return outcome
     if ask.max_steps < 0 and (ask.arc_flow != NULL or ask.n_features or ask.all_probabilities != NULL):
-        choice_probabilities(loc, ask.u)
+        # under a discount the values leave them behind
+        if loc.gamma == 1.0:
+            choice_probabilities(loc, ask.u)
     if ask.all_probabilities != NULL:
         memset(ask.all_probabilities, 0, g.indptr[g.n_states] * sizeof(double))
         for k in range(loc.row[loc.n]):
@@ -1481,7 +1666,7 @@ def solve_destinations(
     cdef int n = indptr.shape[0] - 1, m = head.shape[0], n_tasks = destination.shape[0]
     cdef int n_features = features.shape[1], n_queries = query_state.shape[0]
     cdef int size = max(n, 1), arcs = max(m, 1), k, failed = -1, task, outcome, first, count
-    cdef Graph g
+    cdef Graph g = graph_of(indptr, head, arc, in_indptr, in_tail, in_arc)
     cdef Local loc
     cdef Block b
     cdef Ask ask
@@ -1490,7 +1675,7 @@ def solve_destinations(
     cdef int[:, ::1] iv = np.empty((6, size + 1), dtype=np.intc), cv = np.empty((2, arcs), dtype=np.intc)
     cdef int[::1] alive = np.ones(size, dtype=np.intc)
     cdef double[::1] wv = np.empty(arcs), sc = np.empty(n_features + 1)
-    cdef double[:, ::1] dv = np.empty((10, size)), tv = np.empty((2, size * n_features + 1))
+    cdef double[:, ::1] dv = np.empty((11, size)), tv = np.empty((2, size * n_features + 1))
     ask.stride = 1
     while bounded and ask.stride * ask.stride < max_steps:
         ask.stride += 1
@@ -1508,13 +1693,6 @@ def solve_destinations(
     cdef int[::1] status = status_array, by_lanes = lanes_array
     cdef double[:, ::1] bounds = bounds_array, hessian = hessian_array
     cdef double[::1] value = value_array, out_tangent = query_tangent.reshape(-1)
-    g.n_states = n
-    g.indptr = &indptr[0]
-    g.head = &head[0] if m else NULL
-    g.arc = &arc[0] if m else NULL
-    g.in_indptr = &in_indptr[0]
-    g.in_tail = &in_tail[0] if m else NULL
-    g.in_arc = &in_arc[0] if m else NULL
     loc.exit = exit
     loc.gamma = discount
     loc.state, loc.rank, loc.row = &iv[0, 0], &iv[1, 0], &iv[2, 0]
@@ -1522,6 +1700,10 @@ def solve_destinations(
     loc.col, loc.arc, loc.w = &cv[0, 0], &cv[1, 0], &wv[0]
     loc.phi, loc.z, loc.d, loc.s = &dv[0, 0], &dv[1, 0], &dv[2, 0], &dv[3, 0]
     loc.t, loc.y, loc.flow, loc.acc = &dv[4, 0], &dv[5, 0], &dv[6, 0], &dv[7, 0]
+    loc.low = &dv[10, 0]
+    direct = DirectSolver()
+    loc.direct = <void*>direct
+    loc.factored = loc.slow = False
     loc.stop = <const volatile int*>&stop[0]
     loc.n = loc.n_cycle = 0
     ask.u = &utility[0] if m else NULL
@@ -1635,6 +1817,27 @@ def openmp_enabled():
     return bool(FASTIRL_OPENMP)
 
 
+def reached_states(
+    const int[::1] indptr, const int[::1] head, const int[::1] arc,
+    const int[::1] in_indptr, const int[::1] in_tail, const int[::1] in_arc,
+    const double[::1] utility, const int[::1] origin, int destination, bint exit,
+):
+    """The states, ascending, to which walks over arcs of finite utility lead from the origins, these included.
+
+    Under first arrival (`exit` false) a walk ends at the destination.
+    """
+    cdef int n = indptr.shape[0] - 1, m = head.shape[0]
+    marks = np.zeros(max(n, 1), dtype=np.intc)
+    cdef int[::1] mark = marks, stack = np.empty(max(n, 1), dtype=np.intc)
+    cdef Graph g = graph_of(indptr, head, arc, in_indptr, in_tail, in_arc)
+    cdef Local loc
+    loc.exit = exit
+    loc.heap = &stack[0]
+    if origin.shape[0]:
+        mark_forward(&g, &loc, &utility[0] if m else NULL, destination, &origin[0], origin.shape[0], &mark[0])
+    return np.flatnonzero(marks[:n]).astype(np.intc)
+
+
 def hard_values(
     const int[::1] indptr, const int[::1] head, const int[::1] arc,
     const int[::1] in_indptr, const int[::1] in_tail, const int[::1] in_arc,
@@ -1650,12 +1853,8 @@ def hard_values(
     cdef double[:, ::1] dv = np.empty((2, max(n, 1)))
     values_array = np.full(n, -np.inf)
     cdef double[::1] values = values_array
-    cdef Graph g
+    cdef Graph g = graph_of(indptr, head, arc, in_indptr, in_tail, in_arc)
     cdef Local loc
-    g.n_states = n
-    g.in_indptr = &in_indptr[0]
-    g.in_tail = &in_tail[0] if m else NULL
-    g.in_arc = &in_arc[0] if m else NULL
     loc.state, loc.rank, loc.heap, loc.where = &iv[0, 0], &iv[1, 0], &iv[2, 0], &iv[3, 0]
     loc.phi = &dv[0, 0]
     with nogil:
@@ -1693,19 +1892,9 @@ def best_routes(
     cdef double[:, ::1] dv = doubles
     cdef int[::1] alive = alive_array, ptr = ptr_array, routes = routes_array, flag = no_stop
     cdef double[::1] values = values_array
-    cdef Graph g
+    cdef Graph g = graph_of(indptr, head, arc, in_indptr, in_tail, in_arc)
     cdef Local loc
-    g.n_states = n
-    g.indptr = &indptr[0]
-    g.in_indptr = &in_indptr[0]
-    g.head = &head[0] if m else NULL
-    g.arc = &arc[0] if m else NULL
-    g.in_tail = &in_tail[0] if m else NULL
-    g.in_arc = &in_arc[0] if m else NULL
-    loc.state = &iv[0, 0]
-    loc.rank = &iv[1, 0]
-    loc.heap = &iv[2, 0]
-    loc.where = &iv[3, 0]
+    loc.state, loc.rank, loc.heap, loc.where = &iv[0, 0], &iv[1, 0], &iv[2, 0], &iv[3, 0]
     loc.phi = &dv[0, 0]
     loc.stop = <const volatile int*>&flag[0]
     for task in range(destination.shape[0]):

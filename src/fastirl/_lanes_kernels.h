@@ -80,6 +80,23 @@ typedef struct {
             LANES_ADD_SCALED(total, (m)->w[k_], LANES_AT(x, (m)->col[k_]));                                            \
     } while (0)
 
+/* x_r <- value, and in `change` by how much it moves */
+#define LANES_REPLACE(x, r, value, change)                                                                             \
+    do {                                                                                                               \
+        change = value;                                                                                                \
+        LANES_SUB(change, LANES_AT(x, r));                                                                             \
+        LANES_ABS(change);                                                                                             \
+        LANES_AT(x, r) = value;                                                                                        \
+    } while (0)
+
+/* largest <- max(largest, change / (size + floor)); change and size are used up */
+#define LANES_MEASURE(largest, change, size, floor)                                                                    \
+    do {                                                                                                               \
+        LANES_ADD(size, floor);                                                                                        \
+        LANES_DIV(change, size);                                                                                       \
+        LANES_MAX(largest, change);                                                                                    \
+    } while (0)
+
 static LANES_TARGET double LANES_NAME(largest)(const LANES_NAME(lanes) *a)
 {
     double values[LANES], largest;
@@ -132,16 +149,11 @@ static LANES_TARGET double LANES_NAME(sweep_measured)(const lanes_matrix *m, dou
             LANES_ADD(total, LANES_AT(m->add, r));
         }
         LANES_FLUSH(total);
-        change = total;
-        LANES_SUB(change, LANES_AT(z, r));
-        LANES_ABS(change);
-        LANES_AT(d, r) = change;
-        LANES_AT(z, r) = total;
-        LANES_MAX(peak, total);
         size = total;
-        LANES_ADD(size, floor);
-        LANES_DIV(change, size);
-        LANES_MAX(largest, change);
+        LANES_REPLACE(z, r, total, change);
+        LANES_AT(d, r) = change;
+        LANES_MAX(peak, total);
+        LANES_MEASURE(largest, change, size, floor);
     }
     top = LANES_NAME(largest)(&peak);
     return top <= LANES_OVERFLOW ? LANES_NAME(largest)(&largest) : INFINITY;
@@ -370,14 +382,9 @@ static LANES_TARGET double LANES_NAME(tangent_sweep_measured)(const lanes_matrix
         if (r < m->n_sources)
             LANES_MUL(total, LANES_AT(m->keep, r));
         LANES_FLUSH(total);
-        change = total;
-        LANES_SUB(change, LANES_AT(T, r));
-        LANES_ABS(change);
-        LANES_AT(T, r) = total;
         size = LANES_AT(z, r);
-        LANES_ADD(size, least);
-        LANES_DIV(change, size);
-        LANES_MAX(largest, change);
+        LANES_REPLACE(T, r, total, change);
+        LANES_MEASURE(largest, change, size, least);
     }
     return LANES_NAME(largest)(&largest);
 }
@@ -469,8 +476,10 @@ static const lanes_kernels LANES_NAME(kernels) = {
 #undef LANES_FLUSH_
 #undef LANES_MAX
 #undef LANES_MAX_
+#undef LANES_MEASURE
 #undef LANES_MUL
 #undef LANES_MUL_
+#undef LANES_REPLACE
 #undef LANES_ROW_SUM
 #undef LANES_SUB
 #undef LANES_SUB_

@@ -22,7 +22,7 @@ from .exceptions import (
 from .results import LikelihoodRatioTest, Ratio, Route
 from .rewards import LinearReward
 from .road_network import RoadNetwork
-from .route_choice import Observed, RouteModel, solve_queries
+from .route_choice import Observed, RouteModel, plain, solve_queries
 from .tables import Table
 from .trajectories import Trajectories
 
@@ -179,6 +179,7 @@ class MaxEntIRL:
     converged_ : bool; message_ : why it stopped; n_iter_, n_evaluations_ : int
     error_bound_ : proven bound on the values at the answer, relative to max(1, |V|)
     gain_ : what the quadratic model still promises in log likelihood
+    unidentified_ : tuple of tuples of names, of a weight or a combination of weights that the data do not identify
     n_trips_, n_steps_ : int; dropped_ : Table of trips dropped or truncated
 
     Notes
@@ -245,6 +246,7 @@ class MaxEntIRL:
 
         Raises
         ------
+        InvalidInputError : no trips, or none of a weight above 0
         InvalidTripError : a trip that does not fit the network or the stopping rule
         DivergenceError : no feasible start was found, or `start` is not feasible
 
@@ -262,14 +264,18 @@ class MaxEntIRL:
         matched = net.match(trips, self.stopping, on_invalid=self.on_invalid, max_steps=self.max_steps,
                             parallel=self.parallel)
         route_choice.warn_dropped(matched, len(trips), self.on_invalid, "dropped_")
+        _refuse_no_weight(matched)
         objective = Objective(net, matched, self.reward, model)
         scale = _feature_scale(net, objective.observed.groups)[objective.free]
+        idle = _idle_features(net, objective.observed.groups)[objective.free]
         search = _Search(objective, scale, self._chosen_optimizer(objective.free.sum()), self.max_iter, self.tol,
                          self.progress)
-        theta = search.run(self._start(objective, scale))
+        theta = search.run(np.where(idle, 0.0, self._start(objective, scale)))
+        # a weight that enters no utility: no step along it means anything
+        theta[idle] = 0.0
         point, hessian = search.finish(theta)
         self._keep(net, matched, objective, search, theta, point, hessian)
-        self._warn(scale)
+        self._warn(self._unidentified(scale))
         return self
 
     def _chosen_optimizer(self, n_free):
@@ -293,7 +299,8 @@ class MaxEntIRL:
             unknown = [name for name in start if name not in names]
             if unknown:
                 raise InvalidInputError(
-                    f"`start` must name free weights: {unknown[0]!r} is none; the free weights are {', '.join(names)}")
+                    f"`start` must name free weights: {plain(unknown[0])!r} is none; the free weights are "
+                    f"{', '.join(names)}")
             start = [start.get(name, 0.0) for name in names]
         theta = float_vector("start", start, len(names))
         objective.at(theta, 1)  # raises DivergenceError by name where the start is not feasible
@@ -324,28 +331,34 @@ class MaxEntIRL:
             self.n_clusters_ = len(sums)
         self.scores_ = scores
 
-    def _warn(self, scale):
+    def _warn(self, unidentified):
         if not self.converged_:
             warnings.warn(f"the fit did not converge: {self.message_}; raise max_iter, or see summary()",
                           ConvergenceWarning, stacklevel=3)
         if self.error_bound_ > self.value_tol:
             route_choice.warn_bound(self.error_bound_, self.value_tol)
-        for text in self._unidentified(scale):
-            warnings.warn(text, IdentificationWarning, stacklevel=3)
+        self.unidentified_ = tuple(unidentified)
+        for names in self.unidentified_:
+            warnings.warn(self._identification(names), IdentificationWarning, stacklevel=3)
+
+    def _identification(self, names):
+        """What to say of a weight, or of weights, that the data do not identify."""
+        if len(names) > 1:
+            return (f"the data do not identify the weights of {', '.join(map(repr, names))} apart from each other: a "
+                    "combination of them leaves every path's likelihood as it is; leave one out or hold it")
+        (name,) = names
+        value = self.coef_[self._feature(name)]
+        return (f"the data do not identify the weight of {name!r}: around {value:.4g} the log likelihood hardly "
+                "depends on it (the trips do as their origins and destinations force them to, or the feature never varies); "
+                f"hold it with LinearReward(fixed={{{name!r}: value}}) or leave it out")
 
     def _unidentified(self, scale):
-        """Sentences about weights, and combinations of weights, that the data do not identify."""
+        """Tuples of names: of one weight, or of a combination of weights, that the data do not identify."""
         names = [name for name, free in zip(self.feature_names_, self.free_) if free]
         hessian = self._information["hessian"] / np.outer(scale, scale)
-        texts, clear = [], np.ones(len(names), bool)
-        for j, name in enumerate(names):
-            if hessian[j, j] < 1.0 / _WEAK**2:
-                clear[j] = False
-                texts.append(
-                    f"the data do not identify the weight of {name!r}: around {self.coef_[self.free_][j]:.4g} the log "
-                    "likelihood hardly depends on it (the trips do as their origins and destinations force them to, or the "
-                    f"feature never varies); hold it with LinearReward(fixed={{{name!r}: value}}) or leave it out"
-                )
+        clear = np.diag(hessian) >= 1.0 / _WEAK**2
+        found = [(name,) for name, ok in zip(names, clear) if not ok]
+        kept = [name for name, ok in zip(names, clear) if ok]
         part = hessian[np.ix_(clear, clear)]
         if part.size:
             size = np.sqrt(np.diag(part))
@@ -354,12 +367,8 @@ class MaxEntIRL:
                 if value < 1e-8:
                     vector = vector / size
                     strong = np.flatnonzero(np.abs(vector) > 1e-3 * np.abs(vector).max())
-                    listed = ", ".join(repr(np.array(names)[clear][j].item()) for j in strong)
-                    texts.append(
-                        f"the data do not identify the weights of {listed} apart from each other: a combination of them "
-                        "leaves every path's likelihood as it is; leave one out or hold it"
-                    )
-        return texts
+                    found.append(tuple(kept[j] for j in strong))
+        return found
 
     # -- inference
 
@@ -408,9 +417,30 @@ class MaxEntIRL:
         return np.sqrt(np.maximum(np.diag(self.covariance(kind)), 0.0))
 
     def ratio(self, numerator, denominator, kind="robust", level=0.95):
-        """coef[numerator] / coef[denominator] with its delta-method standard error.
+        """A ratio of two weights, a/b, with its delta-method standard error.
 
-        With time in minutes, ``ratio("left_turn", "travel_time")`` is the minutes that one left turn is worth.
+        Var(a/b) = g'Cg with g = (1/b, −a/b²) and C the covariance of (a, b); the interval is a/b ± z·s.e. With time in
+        minutes, ``ratio("left_turn", "travel_time")`` is the minutes that one left turn is worth.
+
+        Parameters
+        ----------
+        numerator, denominator : names of features
+        kind : covariance, "robust" (default), "hessian", "bhhh" or "clustered"
+        level : coverage of the interval, in (0, 1)
+
+        Returns
+        -------
+        Ratio, in units of the denominator's feature per unit of the numerator's
+
+        Raises
+        ------
+        InvalidInputError : a name that is no feature, a denominator whose weight is 0, a level or kind that is none
+        NotFittedError
+
+        Notes
+        -----
+        It is the normal approximation: where the denominator is within a few standard errors of 0 the interval is too
+        short, and Fieller's is not computed. A held weight counts as known.
         """
         self._require_fit()
         positive_number("level", level, upper=1.0)
@@ -418,7 +448,7 @@ class MaxEntIRL:
         a, b = self.coef_[index]
         if b == 0.0:
             raise InvalidInputError(
-                f"the denominator's weight must not be 0: {denominator!r} is 0; choose another denominator")
+                f"the denominator's weight must not be 0: {plain(denominator)!r} is 0; choose another denominator")
         slope = np.array([1.0 / b, -a / b**2])
         error = math.sqrt(max(slope @ self.covariance(kind)[np.ix_(index, index)] @ slope, 0.0))
         half = stats.norm.ppf(0.5 + level / 2) * error
@@ -427,11 +457,33 @@ class MaxEntIRL:
     def _feature(self, name):
         if name not in self.feature_names_:
             raise InvalidInputError(
-                f"a weight must be one of the features: {name!r} is none; they are {', '.join(self.feature_names_)}")
+                f"a weight must be one of the features: {plain(name)!r} is none; they are "
+                f"{', '.join(self.feature_names_)}")
         return self.feature_names_.index(name)
 
     def likelihood_ratio_test(self, general):
-        """Test this (restricted) fit against a more general one that nests it, fitted to the same trips."""
+        """Test this (restricted) fit against a more general one that nests it, fitted to the same trips.
+
+        2 (LL_general − LL_restricted) is compared with the χ² of as many degrees of freedom as weights are set free.
+
+        Parameters
+        ----------
+        general : MaxEntIRL, fitted to the same trips under the same stopping rule, discount and max_steps
+
+        Returns
+        -------
+        LikelihoodRatioTest
+
+        Raises
+        ------
+        InvalidInputError : `general` has no more free weights, other trips, other settings, or a lower log likelihood
+        NotFittedError
+
+        Notes
+        -----
+        Whether the models are nested it cannot see beyond that, and that the trips are the same it takes from their
+        numbers, steps and weights. It is no test where a restriction lies on an edge, nor with clustered trips.
+        """
         self._require_fit()
         general._require_fit()
         degrees = int(general.free_.sum() - self.free_.sum())
@@ -461,7 +513,28 @@ class MaxEntIRL:
         return LikelihoodRatioTest(statistic, degrees, float(stats.chi2.sf(statistic, degrees)))
 
     def summary(self, kind="robust"):
-        """The table of estimates, as a Table: print it, or take its columns."""
+        """The table of estimates: print it, or take its columns.
+
+        t = estimate / s.e., p two-sided from the normal distribution; AIC = 2k − 2 LL and BIC = k log n − 2 LL with k
+        free weights and n the sum of the trips' weights; rho² = 1 − LL / LL_null.
+
+        Parameters
+        ----------
+        kind : standard errors, "robust" (default), "hessian", "bhhh" or "clustered"
+
+        Returns
+        -------
+        Table, its notes with the fit's measures, whether it converged, and the weights that the data do not identify
+
+        Raises
+        ------
+        InvalidInputError : a kind that is none, or clustered without clusters
+        NotFittedError
+
+        Notes
+        -----
+        rho² is left out where the null log likelihood is 0: no state of any trip offered a choice.
+        """
         self._require_fit()
         errors = self.standard_errors(kind)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -479,13 +552,16 @@ class MaxEntIRL:
             columns["held"] = held
         notes = [
             f"log likelihood {ll:.3f}, null {null:.3f} (each arc out of a state equally likely)",
-            f"rho² {1 - ll / null:.4f}, adjusted {1 - (ll - k) / null:.4f}, "
-            f"AIC {2 * k - 2 * ll:.3f}, BIC {k * math.log(n) - 2 * ll:.3f}" if null < 0 else "null log likelihood is 0",
+            (f"rho² {1 - ll / null:.4f}, adjusted {1 - (ll - k) / null:.4f}, " if null < 0
+             else "no rho² as the null is 0, ") + f"AIC {2 * k - 2 * ll:.3f}, BIC {k * math.log(n) - 2 * ll:.3f}",
             f"{self.n_trips_:,} trips, {self.n_steps_:,} steps"
+            + (f", weights sum to {n:,.6g}" if not math.isclose(n, self.n_trips_) else "")
             + (f", {len(self.dropped_)} dropped or truncated" if len(self.dropped_) else ""),
             f"{kind} standard errors" + (f", {self.n_clusters_:,} clusters" if kind == "clustered" else ""),
             f"{'converged' if self.converged_ else 'NOT converged'} in {self.n_iter_} iterations: {self.message_}",
         ]
+        for names in self.unidentified_:
+            notes.append(f"NOT identified by the data{' apart from each other' * (len(names) > 1)}: {', '.join(names)}")
         formats = {"estimate": ".4f", "s.e.": ".4f", "t": ".2f", "p": ".4f"}
         title = f"Maximum-entropy IRL, stopping={self.stopping!r}" + (
             f", discount={self.discount:g}" if self.discount != 1 else "") + (
@@ -495,7 +571,22 @@ class MaxEntIRL:
     # -- use
 
     def utility(self, net=None, group=None):
-        """(n_arcs,) utilities Xθ of a network, the fitted one by default."""
+        """Utilities Xθ of a network's arcs.
+
+        Parameters
+        ----------
+        net : RoadNetwork with the fit's features, by default the fitted one
+        group : the group whose features are taken, where features are a callable of it; else without effect
+
+        Returns
+        -------
+        (n_arcs,) array
+
+        Raises
+        ------
+        InvalidInputError : other features than the fit's, or no network
+        NotFittedError
+        """
         self._require_fit()
         net = self._net(net)
         return np.ascontiguousarray(self.reward.utility(net.group_features(group), self.coef_))
@@ -518,7 +609,22 @@ class MaxEntIRL:
         return dict(stopping=self.stopping, discount=self.discount, max_steps=self.max_steps, tol=self.value_tol)
 
     def log_likelihoods(self, trips, net=None, *, on_invalid="error"):
-        """(n_trips,) log likelihood of each trip under the fitted weights; of the trips kept, with on_invalid."""
+        """Log likelihood of each trip under the fitted weights.
+
+        Parameters
+        ----------
+        trips : Trajectories; where features are a callable, each is served by its group (by default its destination)
+        net : RoadNetwork with the fit's features, by default the fitted one
+        on_invalid : "error", "drop" or "truncate", as in :meth:`RoadNetwork.match`
+
+        Returns
+        -------
+        (n_trips,) array, of the trips kept, not multiplied by their weights
+
+        Raises
+        ------
+        InvalidTripError, DivergenceError, UndecidedError, NotFittedError
+        """
         self._require_fit()
         net = self._net(net)
         utility = (lambda group: self.utility(net, group)) if callable(net.features) else self.utility(net)
@@ -528,14 +634,55 @@ class MaxEntIRL:
         ).per_trip
 
     def score(self, trips, net=None, *, on_invalid="error"):
-        """Mean log likelihood per trip, weighted by the trips' weights; of the trips kept, with on_invalid."""
+        """Mean log likelihood per trip, Σ w_n log L_n / Σ w_n over the trips kept.
+
+        Parameters
+        ----------
+        trips, net, on_invalid : as in :meth:`log_likelihoods`
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        InvalidInputError : all trips kept have weight 0
+        InvalidTripError, DivergenceError, UndecidedError, NotFittedError
+        """
         self._require_fit()
         kept = self._net(net).match(trips, self.stopping, on_invalid=on_invalid, max_steps=self.max_steps,
                                     parallel=self.parallel)
+        _refuse_no_weight(kept)
         return float(np.average(self.log_likelihoods(trips, net, on_invalid=on_invalid), weights=kept.weight))
 
     def predict_route(self, origin, destination, net=None, group=None):
-        """The most likely route of a pair, as a :class:`fastirl.results.Route`."""
+        """The most likely route of a pair: the path of largest θ'x(path), at discount 1 and any length.
+
+        Under a discount it is the path of largest Σ log P; with max_steps the best of at most so many arcs.
+
+        Parameters
+        ----------
+        origin, destination : labels of states
+        net : RoadNetwork with the fit's features, by default the fitted one
+        group : the group whose features are taken, where features are a callable of it; by default the destination.
+            Without effect elsewhere
+
+        Returns
+        -------
+        Route : states, arcs, utility, and the log probability of the route among all of the pair
+
+        Raises
+        ------
+        UnreachableError : no path leads from the origin to the destination
+        DivergenceError, UndecidedError : its probability does not exist, or is not found, on this network
+        InvalidInputError : an unknown label, or a network with other features
+        NotFittedError
+
+        Notes
+        -----
+        The most likely route may be unlikely: where many routes are alike each has a small share. It returns one of
+        several that tie, the same each time.
+        """
         self._require_fit()
         net = self._net(net)
         utility = self.utility(net, group if group is not None else destination)
@@ -551,7 +698,32 @@ class MaxEntIRL:
                      log_probability=float(found.per_trip[0]))
 
     def sample_routes(self, origin, destination, n, rng, net=None, group=None):
-        """n routes drawn from the model, as a list of (m,) arrays of arc indices."""
+        """Routes of one pair drawn from the model, P(j | i) = exp(u_ij + γ V(j) − V(i)) arc by arc.
+
+        Parameters
+        ----------
+        origin, destination : labels of states
+        n : int, how many
+        rng : numpy.random.Generator; the draws do not depend on the number of threads
+        net : RoadNetwork with the fit's features, by default the fitted one
+        group : the group whose features are taken, where features are a callable of it; by default the destination.
+            Without effect elsewhere
+
+        Returns
+        -------
+        list of n arrays (m,) of arc indices, empty where the route takes no arc
+
+        Raises
+        ------
+        UnreachableError : no path leads from the origin to the destination
+        DivergenceError, UndecidedError : the distribution does not exist, or is not found, on this network
+        InvalidInputError : an unknown label, `rng` that is no Generator, other features, or a route of over 10⁶ arcs
+        NotFittedError
+
+        Notes
+        -----
+        Draws are independent; routes that come twice are not merged.
+        """
         self._require_fit()
         net = self._net(net)
         utility = self.utility(net, group if group is not None else destination)
@@ -560,7 +732,24 @@ class MaxEntIRL:
         return [arcs[a:b] for a, b in zip(ptr[:-1], ptr[1:])]
 
     def choice_probabilities(self, destination, net=None, group=None):
-        """(n_arcs,) P(arc | its tail) for travellers to one destination."""
+        """P(arc | its tail) for travellers to one destination.
+
+        Parameters
+        ----------
+        destination : label of a state
+        net : RoadNetwork with the fit's features, by default the fitted one
+        group : the group whose features are taken, where features are a callable of it; by default the destination.
+            Without effect elsewhere
+
+        Returns
+        -------
+        (n_arcs,) array, as of :func:`fastirl.choice_probabilities`
+
+        Raises
+        ------
+        InvalidInputError : the model has max_steps, an unknown label, or other features
+        DivergenceError, UndecidedError, NotFittedError
+        """
         self._require_fit()
         if self.max_steps is not None:
             raise InvalidInputError(
@@ -573,10 +762,33 @@ class MaxEntIRL:
             discount=self.discount, tol=self.value_tol)
 
     def expected_flows(self, origins, destinations, demand, net=None, group=None, progress=None):
-        """(n_arcs,) expected passages of each arc when `demand` travellers go from each origin to its destination.
+        """Expected passages of each arc when `demand` travellers go from each origin to its destination.
 
-        Where features are a callable of the group, `group` serves all pairs; without it each pair's group is its
-        destination, as in the trips' default.
+        Σ_od demand_od Σ_paths P(path | o, d) · (passages of the arc on the path).
+
+        Parameters
+        ----------
+        origins, destinations : (n_pairs,) labels
+        demand : (n_pairs,) travellers of each pair, at least 0; a number serves all pairs
+        net : RoadNetwork with the fit's features, by default the fitted one
+        group : where features are a callable of the group, the one that serves all pairs; without it each pair's group
+            is its destination, as in the trips' default. Without effect elsewhere
+        progress : callable (done, total), optional
+
+        Returns
+        -------
+        (n_arcs,) array, in travellers
+
+        Raises
+        ------
+        UnreachableError : no path leads from an origin to its destination
+        DivergenceError, UndecidedError : as in :func:`fastirl.expected_flows`
+        InvalidInputError : origins and destinations that are no pairs, an unknown label, other features
+        NotFittedError
+
+        Notes
+        -----
+        Flows do not change utilities: there is no congestion and no equilibrium.
         """
         self._require_fit()
         net = self._net(net)
@@ -609,6 +821,7 @@ class MaxEntIRL:
         net = self._net(net)
         name, lengths = self._lengths(net, length)
         matched = net.match(trips, self.stopping, on_invalid=on_invalid, max_steps=self.max_steps, parallel=self.parallel)
+        _refuse_no_weight(matched)
         origins, destinations = net.state_ids[matched.origin], net.state_ids[matched.destination]
         likelihood = self.log_likelihoods(trips, net, on_invalid=on_invalid)
         groups = matched.group if matched.group is not None else destinations
@@ -656,7 +869,22 @@ class MaxEntIRL:
     # -- saving
 
     def save(self, path):
-        """Write the fit as JSON: weights, settings, what standard errors need. The network is saved on its own."""
+        """Write the fit as JSON: weights, settings, what standard errors need.
+
+        Parameters
+        ----------
+        path : str or path of the file to write; one that exists is overwritten
+
+        Raises
+        ------
+        NotFittedError
+        OSError : the file cannot be written
+
+        Notes
+        -----
+        The network and the trips are not in it (save the network on its own), nor the scores of single trips,
+        `n_threads`, `start`, `method` and `progress`. Doubles are written in full: what is loaded has the same bits.
+        """
         self._require_fit()
         reward = {"fixed": self.reward.fixed}
         text = json.dumps({
@@ -669,8 +897,8 @@ class MaxEntIRL:
             "converged": self.converged_, "message": self.message_, "n_iter": self.n_iter_,
             "n_evaluations": self.n_evaluations_, "gain": self.gain_, "error_bound": self.error_bound_,
             "n_trips": self.n_trips_, "n_steps": self.n_steps_, "weight_sum": self.weight_sum_,
-            "n_clusters": getattr(self, "n_clusters_", None),
-            "dropped": {name: [_plain(item) for item in values] for name, values in self.dropped_.to_dict().items()},
+            "n_clusters": getattr(self, "n_clusters_", None), "unidentified": self.unidentified_,
+            "dropped": {name: [plain(item) for item in values] for name, values in self.dropped_.to_dict().items()},
             "information": {name: matrix.tolist() for name, matrix in self._information.items()},
         }, indent=1, allow_nan=False)
         with open(path, "w", encoding="utf-8") as file:
@@ -678,14 +906,48 @@ class MaxEntIRL:
 
     @classmethod
     def load(cls, path, net=None):
-        """Read a fit that :meth:`save` wrote; pass the network to predict with it."""
-        with open(path, encoding="utf-8") as file:
-            data = json.load(file)
+        """Read a fit that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : str or path of the file
+        net : RoadNetwork with the fit's features, optional; without it each call that needs a network takes one as net=
+
+        Returns
+        -------
+        MaxEntIRL, fitted: the table, standard errors, tests and predictions work, `scores_` is not there
+
+        Raises
+        ------
+        InvalidInputError : the file is no saved fit, or `net` has other features
+        OSError : the file cannot be read
+        """
+        try:
+            with open(path, encoding="utf-8") as file:
+                data = json.load(file)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InvalidInputError(
+                f"a saved fit must be a JSON file: {path!s} is not ({error}); pass a file that MaxEntIRL.save wrote"
+            ) from None
         if not isinstance(data, dict) or data.get("format") != "fastirl.MaxEntIRL" or data.get("version") != 1:
             raise InvalidInputError(
                 f"a saved fit must be of format 'fastirl.MaxEntIRL', version 1: {path!s} is not; "
                 "pass a file that MaxEntIRL.save wrote"
             )
+        try:
+            model = cls._from_saved(data)
+        except (KeyError, TypeError) as error:
+            raise InvalidInputError(
+                f"a saved fit must be complete: {path!s} lacks or garbles {error}; "
+                "pass a file that MaxEntIRL.save wrote"
+            ) from None
+        if net is not None:
+            model.net_ = net
+            model._net(None)
+        return model
+
+    @classmethod
+    def _from_saved(cls, data):
         model = cls(LinearReward(data["reward"]["fixed"]), data["stopping"], data["discount"], data["max_steps"],
                     optimizer=data["optimizer"], tol=data["tol"], value_tol=data["value_tol"],
                     max_sweeps=data["max_sweeps"], max_iter=data["max_iter"], on_invalid=data["on_invalid"],
@@ -697,11 +959,10 @@ class MaxEntIRL:
             setattr(model, name + "_", data[name])
         if data["n_clusters"] is not None:
             model.n_clusters_ = data["n_clusters"]
+        # absent in files of version 0.1
+        model.unidentified_ = tuple(tuple(names) for names in data.get("unidentified", ()))
         model.dropped_ = Table(data["dropped"])
         model._information = {name: np.array(matrix) for name, matrix in data["information"].items()}
-        if net is not None:
-            model.net_ = net
-            model._net(None)
         return model
 
 
@@ -850,6 +1111,24 @@ def _progress_of(progress):
     return line
 
 
+def _refuse_no_weight(matched):
+    if not matched.weight.sum() > 0:
+        raise InvalidInputError(
+            f"trips must have some weight: all {len(matched)} have weight 0, the first is {plain(matched.ids[0])!r}; "
+            "pass weights above 0, or none"
+        )
+
+
+def _idle_features(net, groups):
+    """(k,) which features are 0 on every arc, for every group."""
+    idle = True
+    for group in groups:
+        idle = idle & (net.group_features(group) == 0).all(axis=0)
+        if not idle.any():
+            break
+    return idle
+
+
 def _feature_scale(net, groups):
     """(k,) root mean square of each feature where it is not 0; 1 for a feature that is 0 everywhere."""
     features = net.group_features(groups[0])
@@ -881,6 +1160,9 @@ def _feasible_start(objective, scale):
         except (DivergenceError, UndecidedError) as error:
             failure = error
             size *= 2.0
+    if objective.model.discount < 1.0:
+        # there every start is feasible: what fails is the solve, and it says so itself
+        raise failure
     raise DivergenceError(
         f"a start at which the sum over paths is finite must exist: none was found, the last trial failed with: {failure}. "
         "Pass start=, add a feature that prices every arc (length, time, a constant), ban U-turns, or use discount or "
@@ -940,7 +1222,3 @@ def _match_scores(matched, routes, lengths, weight):
         share[n] = common / total if total > 0 else exact[n]
     return (np.average(exact, weights=weight), np.average(share, weights=weight),
             np.average(share >= 0.9, weights=weight))
-
-
-def _plain(item):
-    return item.item() if isinstance(item, np.generic) else item

@@ -2,14 +2,14 @@
 
 import copy
 import math
-from collections import Counter
 from functools import cached_property
 
 import numpy as np
 from scipy import sparse
 
 from ._validation import (
-    float_matrix, float_vector, index_vector, label_vector, one_of, positive_number, whole_number,
+    LabelIndex, column_names, feature_matrix, feature_names as checked_names, float_vector, freeze, frozen_features,
+    index_vector, label_vector, load_arrays, one_of, positive_number, refuse_repeats, save_arrays, shown, whole_number,
 )
 from .exceptions import InvalidInputError
 
@@ -155,7 +155,8 @@ class MDP:
         self._set_pairs(state, action, order)
         self._set_tensor(matrix, moved, normalize, allow_leak)
         if features is not None:
-            features = _checked_features("features", features, n_rows)
+            feature_names = column_names(features, feature_names)
+            features = feature_matrix("features", features, n_rows, feature_names)
             self._set_features(features[order] if moved else features, feature_names, "pair")
         else:
             self._set_features(None, feature_names)
@@ -285,8 +286,8 @@ class MDP:
         self.n_states, self.n_actions = int(n_states), int(n_actions)
         for name, ids, size in (("state_ids", state_ids, n_states), ("action_ids", action_ids, n_actions)):
             if ids is not None:
-                ids = label_vector(name, ids, size)
-                _refuse_duplicates(name, ids)
+                ids = label_vector(name, ids, size, mixed=True)
+                refuse_repeats(name, ids)
             setattr(self, name, _read_only(np.arange(size) if ids is None else ids))
         self.reward = self.initial_distribution = None
 
@@ -330,7 +331,7 @@ class MDP:
         if idle.any():
             raise InvalidInputError(
                 f"each non-terminal state must have at least one action: state "
-                f"{_shown(self.state_ids[np.argmax(idle)])} has none; name it in `terminal` or give it a pair"
+                f"{shown(self.state_ids[np.argmax(idle)])} has none; name it in `terminal` or give it a pair"
             )
 
     def _refuse_unseen(self, missing):
@@ -431,7 +432,7 @@ class MDP:
         entry = int(np.argmax(~((self.probability >= 0) & (self.probability < np.inf))))
         raise InvalidInputError(
             f"each probability must be finite and at least 0: {self._pair_of_entry(entry)}, next state "
-            f"{_shown(self.state_ids[self.indices[entry]])} has {self.probability[entry]:g}; mend that entry"
+            f"{shown(self.state_ids[self.indices[entry]])} has {self.probability[entry]:g}; mend that entry"
         )
 
     def _row_sums(self, allow_leak, normalize):
@@ -485,7 +486,7 @@ class MDP:
             if outside.nnz:
                 raise InvalidInputError(
                     f"each observed next state must be in the support: {self._pair(int(outside.row[0]))} led to "
-                    f"{_shown(self.state_ids[outside.col[0]])}; add it to `support`"
+                    f"{shown(self.state_ids[outside.col[0]])}; add it to `support`"
                 )
         empty = (np.diff(rows.indptr) == 0) & (np.diff(counts.indptr) == 0)
         if empty.any():
@@ -502,10 +503,11 @@ class MDP:
                                         "pass the features, or leave the names out")
             self.features, self.feature_names = None, ()
             return
-        self.features = _frozen(self._pair_features(features, features_on))
-        self.feature_names = _checked_names(names, self.features.shape[1])
+        names = column_names(features, names)
+        self.features = frozen_features(self._pair_features(features, features_on, names))
+        self.feature_names = checked_names(names, self.features.shape[1])
 
-    def _pair_features(self, features, features_on):
+    def _pair_features(self, features, features_on, names):
         one_of("features_on", features_on, ("auto", "state", "state_action", "pair"))
         shape = features.shape if sparse.issparse(features) else np.shape(features)
         fits = {"state": len(shape) == 2 and shape[0] == self.n_states,
@@ -522,7 +524,7 @@ class MDP:
         elif how == "state":
             features = features.tocsr() if sparse.issparse(features) else np.asarray(features)
             features = features[self.pair_state]
-        return _checked_features("features", features, self.n_pairs)
+        return feature_matrix("features", features, self.n_pairs, names)
 
     @staticmethod
     def _choose(name, option, asked, readings, shape, shapes):
@@ -560,6 +562,7 @@ class MDP:
         MDP
         """
         twin = copy.copy(self)
+        names = column_names(features, names)
         if names is None and features is not None and np.shape(features)[-1:] == (len(self.feature_names),):
             names = self.feature_names
         twin._set_features(features, names, features_on)
@@ -610,11 +613,11 @@ class MDP:
 
     def state_index(self, labels):
         """Indices of the states with these labels (see `state_ids`); an unknown label is an error that names it."""
-        return _known("states", self.state_ids, labels, "mdp.state_ids")
+        return LabelIndex(self.state_ids, "model").locate("states", labels, "known to the model", "mdp.state_ids")
 
     def action_index(self, labels):
         """Indices of the actions with these labels (see `action_ids`); an unknown label is an error that names it."""
-        return _known("actions", self.action_ids, labels, "mdp.action_ids")
+        return LabelIndex(self.action_ids, "model").locate("actions", labels, "known to the model", "mdp.action_ids")
 
     def pair_index(self, state, action):
         """(n,) numbers of the pairs of these (n,) state and action indices; a pair that does not exist is an error."""
@@ -738,7 +741,7 @@ class MDP:
                 entry = int(np.argmax(bad))
                 raise InvalidInputError(
                     f"`reward` must not hold NaN or +inf: {self._pair_of_entry(part.start + entry)}, next state "
-                    f"{_shown(self.state_ids[columns[entry]])} has {values[entry]}; use a finite reward, or -inf to "
+                    f"{shown(self.state_ids[columns[entry]])} has {values[entry]}; use a finite reward, or -inf to "
                     "forbid the pair"
                 )
             values *= self.probability[part]
@@ -831,7 +834,7 @@ class MDP:
         if bad.any():
             s = int(np.argmax(bad))
             raise InvalidInputError(f"`policy` must sum to 1 over the actions of each state: state "
-                                    f"{_shown(self.state_ids[s])} sums to {sums[s]:.10g}; divide by the sums")
+                                    f"{shown(self.state_ids[s])} sums to {sums[s]:.10g}; divide by the sums")
         return policy
 
     def policy_matrix(self, policy):
@@ -888,10 +891,6 @@ class MDP:
                    "action_ids")}
         if self._pair_order is not None:
             arrays["pair_order"] = self._pair_order
-        for name in ("state_ids", "action_ids"):
-            if arrays[name].dtype.kind == "O":
-                raise InvalidInputError(f"`{name}` must be numbers or text to be saved without pickle: it holds "
-                                        f"objects such as {arrays[name][0]!r}; convert the labels to text first")
         arrays["discount"] = np.asarray(self.discount)
         for name in ("reward", "initial_distribution"):
             if getattr(self, name) is not None:
@@ -902,19 +901,14 @@ class MDP:
             arrays["features"] = self.features
         if self.features is not None:
             arrays["feature_names"] = np.asarray(self.feature_names, dtype=str)
-        with open(path, "wb") as file:
-            np.savez(file, **arrays)
+        save_arrays(path, arrays)
 
     @classmethod
     def load(cls, path):
         """Read a model that :meth:`save` wrote, and check it as any other."""
-        with np.load(path, allow_pickle=False) as file:
-            data = {name: file[name] for name in file.files}
-        needed = {"probability", "indices", "indptr", "pair_state", "pair_action", "terminal", "state_ids",
-                  "action_ids", "discount"}
-        if needed - set(data):
-            raise InvalidInputError(f"a saved model must hold its arrays: {path!s} lacks "
-                                    f"{sorted(needed - set(data))[0]!r}; pass a file that MDP.save wrote")
+        data = load_arrays(path, "MDP.save", (
+            "probability", "indices", "indptr", "pair_state", "pair_action", "terminal", "state_ids", "action_ids",
+            "discount"))
         names = [str(name) for name in data["feature_names"]] if "feature_names" in data else None
         features = data.get("features")
         if "features_data" in data:
@@ -931,6 +925,10 @@ class MDP:
                 setattr(mdp, name, _read_only(data[name]))
         return mdp
 
+    def __setstate__(self, state):
+        # arrays come out of pickle and deepcopy writeable
+        self.__dict__.update({name: freeze(value) for name, value in state.items()})
+
     # -- helpers
 
     def _csr_of(self, data):
@@ -943,7 +941,7 @@ class MDP:
         return zip(bounds[:-1], bounds[1:])
 
     def _name(self, state, action):
-        return f"state {_shown(self.state_ids[state])}, action {_shown(self.action_ids[action])}"
+        return f"state {shown(self.state_ids[state])}, action {shown(self.action_ids[action])}"
 
     def _pair(self, pair):
         return self._name(self.pair_state[pair], self.pair_action[pair])
@@ -1117,78 +1115,11 @@ def _pattern(matrix):
 # -- features, labels, arrays ---------------------------------------------------------------------
 
 
-def _checked_features(name, features, n_rows):
-    """(n_rows, k) finite float64, dense or CSR."""
-    if not sparse.issparse(features):
-        return float_matrix(name, features, n_rows)
-    matrix = sparse.csr_array(features, dtype=np.float64)
-    if matrix.shape[0] != n_rows:
-        raise InvalidInputError(f"`{name}` must have {n_rows} rows: got {matrix.shape[0]}; pass one row for each")
-    bad = ~np.isfinite(matrix.data)
-    if bad.any():
-        row = int(np.searchsorted(matrix.indptr, np.argmax(bad), side="right")) - 1
-        raise InvalidInputError(f"`{name}` must be finite: row {row}, column {matrix.indices[np.argmax(bad)]} is "
-                                f"{matrix.data[np.argmax(bad)]}; fill or drop the missing values")
-    return matrix
-
-
-def _frozen(features):
-    """Features that nobody can write to; a dense array of the caller's is copied."""
-    if sparse.issparse(features):
-        features = features.copy()
-        for part in ("data", "indices", "indptr"):
-            getattr(features, part).flags.writeable = False
-        return features
-    if features.flags.writeable:
-        features = features.copy()
-        features.flags.writeable = False
-    return features
-
-
-def _checked_names(names, k):
-    names = tuple(f"x{j}" for j in range(k)) if names is None else tuple(names)
-    if len(names) != k:
-        raise InvalidInputError(f"`feature_names` must have one name for each of the {k} columns: got {len(names)}; "
-                                "pass as many names as columns")
-    for j, name in enumerate(names):
-        if not isinstance(name, str) or name in names[:j]:
-            raise InvalidInputError(f"`feature_names` must be different texts: entry {j} is {name!r}; rename it")
-    return names
-
-
 def _numbers(name, values):
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"`{name}` must hold numbers: {error}; convert it to numbers first") from None
-
-
-def _known(name, ids, labels, where):
-    """Positions of labels among ids."""
-    flat = label_vector(name, np.atleast_1d(np.asarray(labels)))
-    if "O" in (ids.dtype.kind, flat.dtype.kind) or (ids.dtype.kind in "iu") != (flat.dtype.kind in "iu"):
-        table = {label: at for at, label in enumerate(ids.tolist())}
-        found = np.array([table.get(label, -1) for label in flat.tolist()], dtype=np.int64)
-    else:
-        order = np.argsort(ids, kind="stable")
-        found = order[np.minimum(np.searchsorted(ids[order], flat), ids.size - 1)]
-        found[ids[found] != flat] = -1
-    if (found < 0).any():
-        first = int(np.argmax(found < 0))
-        raise InvalidInputError(f"each label in `{name}` must be known to the model: entry {first} is "
-                                f"{_shown(flat[first])}; see {where}")
-    return found if np.ndim(labels) else found[0]
-
-
-def _refuse_duplicates(name, labels):
-    if labels.dtype.kind == "O":  # which may not be sortable
-        counted = Counter(labels.tolist())
-        values, counts = list(counted), np.array(list(counted.values()))
-    else:
-        values, counts = np.unique(labels, return_counts=True)
-    if (counts > 1).any():
-        raise InvalidInputError(f"`{name}` must be unique: {_shown(values[np.argmax(counts > 1)])} occurs "
-                                f"{counts[np.argmax(counts > 1)]} times; give each a label of its own")
 
 
 def _refuse_overflow(what, size):
@@ -1202,7 +1133,3 @@ def _read_only(array):
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _shown(label):
-    return repr(label.item() if isinstance(label, np.generic) else label)

@@ -21,13 +21,16 @@ class LinearReward:
     fixed: dict = field(default_factory=dict)
 
     def __post_init__(self):
+        # plain names, as they are shown and saved
         fixed = dict(self.fixed or {})
+        fixed = {name.item() if isinstance(name, np.generic) else name: value for name, value in fixed.items()}
         for name, value in fixed.items():
             try:
                 fixed[name] = float(value)
             except (TypeError, ValueError):
                 fixed[name] = np.nan
             if not np.isfinite(fixed[name]):
+                value = value.item() if isinstance(value, np.generic) else value
                 raise InvalidInputError(
                     f"each held weight must be a finite number: {name!r} is {value!r}; pass fixed={{{name!r}: number}}"
                 )

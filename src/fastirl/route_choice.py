@@ -256,6 +256,12 @@ def raise_failure(net, model, utility, destinations, found):
             "utilities more negative (a floor on costs, a constant per arc), ban U-turns, or use discount < 1 or max_steps",
             destination=label, cycle=loop, cycle_utility=total, n_states=len(loop),
         )
+    if model.discount < 1.0:
+        raise UndecidedError(
+            f"values under a discount must be found within max_sweeps: those to destination {label!r} exist, but "
+            f"{int(found['n_sweeps'][task])} sweeps did not certify them; raise max_sweeps (now {model.max_sweeps}), "
+            f"or use a discount farther below 1 (now {model.discount:g})"
+        )
     raise UndecidedError(
         f"the sum over paths to each destination must be found within max_sweeps: to destination {label!r} neither "
         f"convergence nor divergence was certified in {found['n_sweeps'][task]} sweeps, so the sum is infinite or close to "
@@ -265,12 +271,21 @@ def raise_failure(net, model, utility, destinations, found):
 
 def label_of(net, state):
     """The user's label of a state, as a Python object."""
-    label = net.state_ids[state]
-    return label.item() if isinstance(label, np.generic) else label
+    return plain(net.state_ids[state])
+
+
+def plain(item):
+    """A NumPy scalar as the Python object that it stands for: messages show no np.int64(5)."""
+    return item.item() if isinstance(item, np.generic) else item
 
 
 def checked_utility(net, utility, name="utility"):
     """(n_arcs,) utilities, finite or −inf."""
+    if callable(utility):
+        raise InvalidInputError(
+            f"`{name}` must be an array of {net.n_arcs} utilities here: got a callable of the group, which only "
+            "route_log_likelihood takes; call it for one group and pass what it returns"
+        )
     return float_vector(name, utility, net.n_arcs, allow_neg_inf=True)
 
 
@@ -344,10 +359,10 @@ class Observed:
         if np.isneginf(utility).any():
             forbidden = counts @ np.isneginf(utility).astype(float) > 0
             if forbidden.any():
-                trip = np.asarray(trips)[np.flatnonzero(forbidden)[0]]
+                trip = plain(self.matched.ids[np.asarray(trips)[np.flatnonzero(forbidden)[0]]])
                 raise InvalidTripError(
-                    f"each arc of a trip must be possible: trip {self.matched.ids[trip]!r} takes an arc of utility -inf; "
-                    "drop the trip or lift the ban", trip=self.matched.ids[trip],
+                    f"each arc of a trip must be possible: trip {trip!r} takes an arc of utility -inf; "
+                    "drop the trip or lift the ban", trip=trip,
                 )
         return counts @ np.where(np.isneginf(utility), 0.0, utility)
 
@@ -511,6 +526,8 @@ def route_values(net, utility, destination, *, stopping="first_arrival", method=
     Raises
     ------
     DivergenceError : the sum over paths is infinite for some state that reaches the destination
+    UndecidedError : neither convergence nor divergence certified
+    InvalidInputError : an unknown label, or utilities that are a callable of a group
     """
     model = RouteModel(stopping, discount, max_steps, tol, max_sweeps, None, method)
     utility = checked_utility(net, utility)
@@ -554,6 +571,8 @@ def expected_flows(net, utility, origins, destinations, demand, *, stopping="fir
                    max_steps=None, tol=DEFAULT_TOL, max_sweeps=DEFAULT_MAX_SWEEPS, n_threads=None, progress=None):
     """Expected passages of every arc when `demand` travellers go from each origin to its destination.
 
+    Σ_od demand_od F_i P(j | i) with F = q + P'F, the expected visits of travellers who start at o and choose by P.
+
     Parameters
     ----------
     net : RoadNetwork
@@ -571,6 +590,15 @@ def expected_flows(net, utility, origins, destinations, demand, *, stopping="fir
     Raises
     ------
     UnreachableError : no path leads from an origin to its destination
+    DivergenceError : the sum over paths of some pair is infinite; or, under a discount, travellers circle so long
+        before they arrive that doubles cannot tell their passages to six digits
+    UndecidedError : neither convergence nor divergence certified
+    InvalidInputError : origins and destinations that are no pairs, an unknown label, a negative demand, or utilities
+        that are a callable of a group
+
+    Notes
+    -----
+    Utilities do not change with flows: there is no congestion and no equilibrium.
     """
     model = RouteModel(stopping, discount, max_steps, tol, max_sweeps, n_threads)
     utility = checked_utility(net, utility)
@@ -609,7 +637,8 @@ def _flows_of_policy(net, utility, origin, destination, demand, model, progress)
     """Undiscounted passages under the choices of discounted values: the flows of the utilities log P at discount 1."""
     total = np.zeros(net.n_arcs)
     targets = np.unique(destination)
-    undiscounted = RouteModel(model.stopping, 1.0, None, model.tol, model.max_sweeps, 1)
+    # sweeps first, as they are quick where travellers soon arrive; factors where they are not
+    undiscounted = RouteModel(model.stopping, 1.0, None, model.tol, min(model.max_sweeps, 2000), 1)
     for done, target in enumerate(targets, start=1):
         here = destination == target
         values, chances, _ = _one_destination(net, utility, target, model, probabilities=True)
@@ -621,30 +650,74 @@ def _flows_of_policy(net, utility, origin, destination, demand, model, progress)
             policy = np.where(net.tail == target, policy + values[target], policy)
             policy = np.where(net.head == target, policy - values[target], policy)
         queries = Queries(np.zeros(int(here.sum()), int), destination[here], origin[here], [None], net, undiscounted)
+        flow = np.zeros(net.n_arcs)
         try:
             found = solve_queries(net, queries, undiscounted, lambda group: policy,
                                   weight=np.bincount(queries.of, demand[here], minlength=queries.n),
-                                  on_batch=lambda group, flow: np.add(total, flow, out=total))
-            cycle = () if np.isfinite(found["value"]).all() else None
-        except DivergenceError as error:
-            cycle = error.cycle
-        if cycle != ():
-            label = label_of(net, target)
-            raise DivergenceError(
-                f"expected passages must be finite: under the choices of discount={model.discount:g} travellers to "
-                f"{label!r} circle and never arrive, as far as doubles can tell; use a discount nearer to 1, max_steps, or "
-                "more negative utilities", destination=label, cycle=cycle or (), n_states=len(cycle or ()),
-            )
+                                  on_batch=lambda group, part: np.add(flow, part, out=flow))
+            swept = np.isfinite(found["value"]).all()
+        except (DivergenceError, UndecidedError):
+            swept = False
+        if not swept:
+            flow = _flows_by_factors(net, chances, origin[here], demand[here], int(target), model)
+        total += flow
         if progress is not None:
             progress(done, targets.size)
     return total
 
 
+def _flows_by_factors(net, chances, origin, demand, target, model):
+    """Expected passages (n_arcs,) of travellers who choose by `chances`: F = q + P'F by LU factors, F P on the arcs.
+
+    With (I − P) y >= θ > 0 for a y > 0, which is checked, Σ |error of F| <= Σ y |q − (I − P')F| / θ, rounding included.
+    Where that leaves no six digits, nearly no traveller arrives as far as doubles can tell: an error.
+    """
+    exit = model.stopping == "exit"
+    with np.errstate(divide="ignore"):
+        policy = np.log(chances)
+    states = _core.reached_states(*net._topology.arrays, policy, np.unique(origin).astype(np.intc), target, exit)
+    if not exit:
+        states = states[states != target]
+    place = np.full(net.n_states, -1)
+    place[states] = np.arange(states.size)
+    taken = np.flatnonzero((place[net.tail] >= 0) & (place[net.head] >= 0) & (chances > 0))
+    n = states.size
+    matrix = sparse.csr_array((chances[taken], (place[net.tail[taken]], place[net.head[taken]])), shape=(n, n))
+    start = place[origin]
+    mass = np.bincount(start[start >= 0], demand[start >= 0], minlength=n)
+    rounding = 2.0 * np.finfo(float).eps * (np.diff(matrix.indptr) + np.diff(matrix.tocsc().indptr) + 4.0)
+    certain, passages = False, np.zeros(n)
+    try:
+        solver = _core.DirectSolver()
+        solver.factor(matrix.indptr, matrix.indices, matrix.data, 1.0)
+        left = solver.solve(np.ones(n), False)
+        moved = matrix @ left
+        margin = (left - moved - rounding * (np.abs(left) + np.abs(moved))).min()
+        for _ in range(3):
+            passages = passages + solver.solve(mass - passages + matrix.T @ passages, True)
+        missing = np.abs(mass - passages + matrix.T @ passages) + rounding * (mass + 2.0 * np.abs(passages))
+        certain = left.min() > 0 and margin > 0 and missing @ left / margin <= 1e-6 * np.abs(passages).sum()
+    except RuntimeError:  # SciPy's word for a singular matrix
+        pass
+    if not certain:
+        label = label_of(net, target)
+        raise DivergenceError(
+            f"expected passages must be finite: under the choices of discount={model.discount:g} travellers to "
+            f"{label!r} circle and never arrive, as far as doubles can tell (the likelihood exists all the same); use "
+            "max_steps, another discount, or more negative utilities", destination=label,
+        )
+    flow = np.zeros(net.n_arcs)
+    inside = np.flatnonzero((place[net.tail] >= 0) & (chances > 0))
+    flow[inside] = np.maximum(passages, 0.0)[place[net.tail[inside]]] * chances[inside]
+    return flow
+
+
 def predict_routes(net, utility, origins, destinations, *, stopping="first_arrival", discount=1.0, max_steps=None,
                    tol=DEFAULT_TOL, max_sweeps=DEFAULT_MAX_SWEEPS):
-    """The most likely route of each pair: the path of largest total utility (at discount 1).
+    """The most likely route of each pair: the path of largest total utility Σ u (at discount 1).
 
-    Under a discount it is the path of largest Σ log P. Ties are broken by the search's order, the same each time.
+    Under a discount it is the path of largest Σ log P, P(j | i) = exp(u_ij + γ V(j) − V(i)). Ties are broken by the
+    search's order, the same each time.
 
     Parameters
     ----------
@@ -655,11 +728,18 @@ def predict_routes(net, utility, origins, destinations, *, stopping="first_arriv
 
     Returns
     -------
-    list of (m,) arrays of arc indices, one for each pair
+    list of (m,) arrays of arc indices, one for each pair, empty where origin and destination are one
 
     Raises
     ------
-    UnreachableError, DivergenceError
+    UnreachableError : no path (of at most max_steps arcs) leads from an origin to its destination
+    DivergenceError, UndecidedError : some utility is positive and the sum over paths is infinite, or is not found
+    InvalidInputError : an unknown label, or utilities that are a callable of a group
+
+    Notes
+    -----
+    It does not list the second-best or the k best routes. With utilities of at most 0 and discount 1 no sum over paths
+    is needed, so that it answers where none is finite.
     """
     model = RouteModel(stopping, discount, max_steps, tol, max_sweeps)
     utility = checked_utility(net, utility)
@@ -721,24 +801,32 @@ def _best_bounded_route(net, utility, origin, destination, max_steps, stopping):
 
 def sample_routes(net, utility, origin, destination, n, rng, *, stopping="first_arrival", discount=1.0, max_steps=None,
                   tol=DEFAULT_TOL, max_sweeps=DEFAULT_MAX_SWEEPS, max_length=1_000_000, n_threads=None):
-    """Draw n routes of one pair from the model.
+    """Draw n routes of one pair from the model, arc by arc by P(j | i) = exp(u_ij + γ V(j) − V(i)).
 
     Parameters
     ----------
-    net, utility : the network and its (n_arcs,) utilities
-    origin, destination : labels
-    n : int
+    net : RoadNetwork
+    utility : (n_arcs,) finite or −inf
+    origin, destination : labels of states
+    n : int, how many
     rng : numpy.random.Generator; the draws are the same for any number of threads
     stopping, discount, max_steps, tol, max_sweeps, n_threads : as in :func:`route_log_likelihood`
     max_length : a drawn route of more arcs is an error (near a spectral radius of 1 routes get long)
 
     Returns
     -------
-    (route_ptr, route_arc) : offsets (n + 1,), and the arcs of all routes
+    (route_ptr, route_arc) : offsets (n + 1,) and the arcs of all routes, route i at route_ptr[i] … route_ptr[i + 1]
 
     Raises
     ------
-    UnreachableError, DivergenceError
+    UnreachableError : no path leads from the origin to the destination
+    DivergenceError, UndecidedError : the sum over the paths from the origin is infinite, or is not found
+    InvalidInputError : an unknown label, `rng` that is no Generator, a route of more than max_length arcs, or utilities
+        that are a callable of a group
+
+    Notes
+    -----
+    Draws are independent, and routes that come twice are not merged. It draws no routes of several pairs at once.
     """
     n = whole_number("n", n, lower=0)
     if not isinstance(rng, np.random.Generator):
@@ -770,17 +858,6 @@ def sample_routes(net, utility, origin, destination, n, rng, *, stopping="first_
 
 def _values_from(net, utility, origin, destination, model):
     """V of every state that the origin reaches on its way, −inf elsewhere."""
-    reached = np.zeros(net.n_states, bool)
-    front = [origin]
-    reached[origin] = True
-    topology = net._topology
-    while front:
-        state = front.pop()
-        if state == destination and model.stopping == "first_arrival":
-            continue
-        for at in range(topology.indptr[state], topology.indptr[state + 1]):
-            after = topology.sorted_head[at]
-            if not reached[after] and utility[topology.arc[at]] > -np.inf:
-                reached[after] = True
-                front.append(after)
-    return _one_destination(net, utility, destination, model, origins=np.flatnonzero(reached))[0]
+    reached = _core.reached_states(*net._topology.arrays, utility, np.array([origin], dtype=np.intc), int(destination),
+                                   model.stopping == "exit")
+    return _one_destination(net, utility, destination, model, origins=reached)[0]
