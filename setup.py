@@ -64,14 +64,16 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
+HEADERS = {"_core": ("_lanes.h", "_lanes_kernels.h"), "_planning": ("_sweeps.h", "_sweeps_kernels.h")}
 extensions = [
     Extension(
-        "fastirl._core",
-        ["src/fastirl/_core.pyx"],
-        depends=["src/fastirl/_lanes.h", "src/fastirl/_lanes_kernels.h"],
+        f"fastirl.{name}",
+        [f"src/fastirl/{name}.pyx"],
+        depends=[f"src/fastirl/{header}" for header in headers],
         include_dirs=[np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     )
+    for name, headers in HEADERS.items()
 ]
 
 setup(

@@ -12,13 +12,13 @@ from fastirl.exceptions import MissingExtraError
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "fastirl"
 
 RANKS = {
-    "exceptions": 0, "results": 0, "_core": 0, "_reference": 0,
-    "_validation": 1,
+    "exceptions": 0, "results": 0, "_core": 0, "_planning": 0, "_reference": 0, "_planning_reference": 0, "_parallel": 0,
+    "_validation": 1, "_end_components": 1,
     "link_tables": 2, "trip_parsing": 2, "tables": 2,
     "link_features": 3, "turn_bans": 3, "trajectories": 3,
     "turns": 4, "matching": 4,
-    "road_network": 5, "mdp": 5, "rewards": 5,
-    "route_choice": 6,
+    "road_network": 5, "mdp": 5, "rewards": 5, "_value_solver": 5,
+    "route_choice": 6, "planning": 6,
     "maxent": 7,
     "plotting": 8, "datasets": 8,
     "__init__": 9,
@@ -81,8 +81,8 @@ def test_the_slow_twins_serve_tests_and_benchmarks_only(module):
     assert "_reference" not in [other for other, _ in imported_modules(text)]
 
 
-def test_one_module_is_compiled():
-    assert [path.name for path in SOURCE.glob("*.pyx")] == ["_core.pyx"]
+def test_two_modules_are_compiled():
+    assert sorted(path.name for path in SOURCE.glob("*.pyx")) == ["_core.pyx", "_planning.pyx"]
 
 
 def test_an_absent_library_is_an_error_that_names_the_extra(monkeypatch):

@@ -1,11 +1,13 @@
 """Frozen results: the arrays, how they were reached, and how far they can be off."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 __all__ = [
     "Connectivity", "RouteLogLikelihood", "RouteValues", "Route", "Ratio", "LikelihoodRatioTest",
+    "PlanningResult", "VisitationResult",
 ]
 
 
@@ -141,3 +143,89 @@ class LikelihoodRatioTest:
             f"likelihood ratio {self.statistic:.4f} on {self.degrees_of_freedom} degrees of freedom, "
             f"p = {self.p_value:.4g}"
         )
+
+
+@dataclass(frozen=True)
+class PlanningResult:
+    """Values of a Markov decision process, how far they can be off, and what follows from them.
+
+    Attributes
+    ----------
+    value : (n_states,) float64, or (horizon + 1, n_states) by time for a finite horizon
+        0 in terminal states, −inf in states where every action is forbidden.
+    error_bound : float
+        Proven bound on the largest error of `value` over all states and times, rounding included.
+    residual : float, at most what another sweep would change; for a finite horizon the last step's change
+    n_iter : int, sweeps over the whole tensor
+    converged : bool, ``error_bound <= tol``; never true because sweeps ran out
+    method : the method that ran
+    tol : float, as asked
+    attainable : float, what rounding leaves of the bound for values of this size: no smaller `tol` can be met
+    message : str, why it ended before `tol` was met; empty where it was
+    n_krylov : int, iterations of the linear solver inside
+
+    Notes
+    -----
+    `policy` and `q` are computed from `value` when they are first asked for.
+    """
+
+    value: np.ndarray
+    error_bound: float
+    residual: float
+    n_iter: int
+    converged: bool
+    method: str
+    tol: float
+    attainable: float
+    message: str = ""
+    n_krylov: int = 0
+    source: object = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def q(self):
+        """(n_pairs,) Q(s, a) = r(s, a) + γ Σ p(t | s, a) V(t); (horizon, n_pairs) for a finite horizon."""
+        return self.source.q(self.value)
+
+    @cached_property
+    def policy(self):
+        """(n_pairs,) probabilities of the pairs, or (horizon, n_pairs): greedy, the lowest action where several are best,
+
+        or π_ref exp((Q − V) / T) of a soft problem; 0 in states of value −inf.
+        """
+        return self.source.choice(self.value)
+
+
+@dataclass(frozen=True)
+class VisitationResult:
+    """How often states and state-action pairs are visited.
+
+    Attributes
+    ----------
+    state : (n_states,) expected visits, discounted for an infinite horizon: Σ_t γ^t Pr(s_t = s)
+        In a terminal state what arrives there, once. For a finite horizon the sum over the decision times 0 … T − 1.
+    pair : (n_pairs,) expected choices of each pair
+    error_bound : float, proven bound on Σ_s |state(s) − exact|, rounding included
+    converged : bool, error_bound <= tol · Σ state
+    n_iter : int, passes over the tensor
+    horizon : int or None
+    state_by_time : (horizon + 1, n_states) distribution at each time, or None
+        Mass stays in a terminal state once it is there.
+    pair_by_time : (horizon, n_pairs), or None
+    average : (n_states,) state / horizon, or None
+    """
+
+    state: np.ndarray
+    pair: np.ndarray
+    error_bound: float
+    converged: bool
+    n_iter: int
+    horizon: object = None
+    state_by_time: object = None
+    pair_by_time: object = None
+
+    @property
+    def average(self):
+        return None if self.horizon is None else self.state / max(self.horizon, 1)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.state, dtype=dtype)

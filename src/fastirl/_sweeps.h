@@ -1,0 +1,117 @@
+/* Sweeps over a sparse transition tensor in state-action-pair form, and over the matrix of one policy.
+
+   The loops stand in _sweeps_kernels.h, compiled for several widths of vectors; sweeps_find picks one at run time.
+   Nothing here allocates or depends on the number of threads: loops run over blocks of states that the data fix, each
+   block owns its outputs and its partial sums, and partial sums are added in the order of the blocks. */
+
+#ifndef FASTIRL_SWEEPS_H
+#define FASTIRL_SWEEPS_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(_MSC_VER)
+#define SWEEPS_INLINE static __forceinline
+#define SWEEPS_RESTRICT __restrict
+#elif defined(__GNUC__)
+#define SWEEPS_INLINE static inline __attribute__((always_inline))
+#define SWEEPS_RESTRICT __restrict__
+#else
+#define SWEEPS_INLINE static inline
+#define SWEEPS_RESTRICT
+#endif
+
+/* states that a sweep handles at a time: their pairs' Q fit the innermost cache */
+#define SWEEPS_BLOCK 256
+#define SWEEPS_PAD 4
+
+typedef struct {
+    int64_t n_states;
+    const int64_t *pair_ptr;    /* (n_states + 1) */
+    const int64_t *indptr;      /* (n_pairs + 1) */
+    const int32_t *indices;
+    const double *probability;
+    const double *reward;       /* (n_pairs), -inf forbids */
+    const uint8_t *fixed;       /* (n_states) 1: the value stays as it is (terminal, or out of the game) */
+    double gamma;
+    double temperature;         /* of soft sweeps */
+    int width;                  /* entries of every pair, 0 where they differ, -1 where each is one entry of weight 1 */
+} sweeps_model;
+
+/* The matrix of a policy, I - gamma P, each row divided by its diagonal.
+
+   Rows hold the entries a_ij = gamma p_ij / (1 - gamma p_ii) off the diagonal, columns ascending. Rows are cut into
+   blocks; from ptr[i] on row i has its entries in earlier blocks, at below[i] those of its own block before the
+   diagonal, at mid[i] those of its block after it, at above[i] those in later blocks, up to end[i]. The two middle parts are filled
+   up to multiples of SWEEPS_PAD with entries of value 0 in column i, the first at its front, the second at its end: so
+   their loops have few lengths and are predicted. With the block-local L and U and the rest C, the matrix is
+   I - L - U - C. It is solved for (I - L)^-1 (I - L - U - C) (I - U)^-1, of which one product costs one pass over the
+   entries (Eisenstat 1981, SIAM J. Sci. Stat. Comput. 2(1)). */
+typedef struct {
+    int64_t n;
+    int64_t n_blocks;
+    const int64_t *begin;   /* (n_blocks + 1) */
+    const int64_t *ptr;     /* (n + 1) */
+    const int32_t *below, *mid, *above, *end;
+    const int32_t *column;
+    const float *value;
+} sweeps_system;
+
+typedef struct {
+    /* V = max Q; place of the best pair among its state's, -1 if none; least and greatest change */
+    void (*hard)(const sweeps_model *m, int64_t first, int64_t last, const double *value, double *out, int32_t *best,
+                 double *least, double *most);
+    /* V = T log sum exp(Q / T); the policy where `policy` is not NULL; q has room for the pairs of the block */
+    void (*soft)(const sweeps_model *m, int64_t first, int64_t last, const double *value, double *out, double *policy,
+                 double *q, double *least, double *most);
+    /* Q of the pairs of these states */
+    void (*q)(const sweeps_model *m, int64_t first, int64_t last, const double *value, double *q);
+    /* V = sum pi Q */
+    void (*expected)(const sweeps_model *m, int64_t first, int64_t last, const double *policy, const double *value,
+                     double *out, double *least, double *most);
+    /* exp of n numbers <= 0 in place, and log of n numbers >= 1 */
+    void (*exp_all)(int64_t n, double *x);
+    void (*log_all)(int64_t n, double *x);
+    /* within a block: y = (I - L)^-1 b */
+    void (*lower)(const sweeps_system *m, int64_t block, const double *b, double *y);
+    /* within a block: r -= alpha v (not for v NULL), t = (I - U)^-1 r */
+    void (*back)(const sweeps_system *m, int64_t block, double alpha, const double *v, double *r, double *t);
+    /* within a block: w = (I - L)^-1 (x - t - C t) + t, the product; the sums of w other and w w */
+    void (*forth)(const sweeps_system *m, int64_t block, const double *x, const double *t, double *w,
+                  const double *other, double *with_other, double *with_itself);
+} sweeps_kernels;
+
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(_WIN32)
+#define SWEEPS_X86
+#endif
+
+#define SWEEPS_TARGET
+#define SWEEPS_NAME(x) sweeps_plain_##x
+#include "_sweeps_kernels.h"
+
+#if defined(SWEEPS_X86)
+#define SWEEPS_TARGET __attribute__((target("avx2,fma")))
+#define SWEEPS_NAME(x) sweeps_256_##x
+#include "_sweeps_kernels.h"
+
+#define SWEEPS_TARGET __attribute__((target("avx512f,avx512dq,fma,prefer-vector-width=512")))
+#define SWEEPS_NAME(x) sweeps_512_##x
+#include "_sweeps_kernels.h"
+#endif
+
+/* the kernels of this width in bits (64: no vectors named), NULL where this machine has none; the widest for 0 */
+static const sweeps_kernels *sweeps_find(int bits)
+{
+#if defined(SWEEPS_X86)
+    if ((bits == 0 || bits == 512) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
+        return &sweeps_512_kernels;
+    if ((bits == 0 || bits == 256) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return &sweeps_256_kernels;
+#endif
+    return bits == 0 || bits == 64 ? &sweeps_plain_kernels : NULL;
+}
+
+
+#endif

@@ -1,0 +1,322 @@
+/* The loops of _sweeps.h, included once for each width of vectors: no guard.
+
+   Legend (Puterman 1994, 6.1; Ziebart 2010, 6.2): Q(s, a) = r(s, a) + gamma sum p(t | s, a) V(t);
+   hard V(s) = max_a Q(s, a), soft V(s) = T log sum_a exp(Q(s, a) / T). */
+
+/* exp(x), x <= 0, to about an ulp: x = k log 2 + r, a polynomial of degree 13 in |r| <= log(2)/2; 0 below -708 */
+SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(exp1)(double x)
+{
+    const double clipped = x > -708.0 ? x : -708.0;
+    const double shifted = clipped * 1.4426950408889634 + 6755399441055744.0;
+    const double k = shifted - 6755399441055744.0;
+    const double r = (clipped - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10;
+    double p = 1.6059043836821613e-10;
+    p = p * r + 2.08767569878681e-09;
+    p = p * r + 2.505210838544172e-08;
+    p = p * r + 2.755731922398589e-07;
+    p = p * r + 2.7557319223985893e-06;
+    p = p * r + 2.48015873015873e-05;
+    p = p * r + 1.984126984126984e-04;
+    p = p * r + 1.388888888888889e-03;
+    p = p * r + 8.333333333333333e-03;
+    p = p * r + 4.1666666666666664e-02;
+    p = p * r + 1.6666666666666666e-01;
+    p = p * r + 0.5;
+    p = (p * r) * r + r;
+    union { double number; int64_t bits; } bias, scale;
+    bias.number = shifted;
+    scale.bits = (int64_t)((uint64_t)bias.bits << 52) + ((int64_t)1023 << 52);
+    const double result = scale.number + scale.number * p;
+    return x > -708.0 ? result : 0.0;
+}
+
+/* log(x), 1 <= x < inf, to about an ulp of max(1, result): x = 2^k m, log m = 2 atanh((m - 1) / (m + 1)) */
+SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(log1)(double x)
+{
+    union { double number; int64_t bits; } in, m, exponent;
+    in.number = x;
+    /* m in [1/sqrt 2, sqrt 2) */
+    const int64_t k = (int64_t)((uint64_t)(in.bits - 0x3fe6a09e667f3bcdLL) >> 52);
+    m.bits = in.bits - (int64_t)((uint64_t)k << 52);
+    exponent.bits = k + 0x4330000000000000LL; /* k as a double, without the instruction that some machines lack */
+    const double e = exponent.number - 4503599627370496.0;
+    const double f = (m.number - 1.0) / (m.number + 1.0), s = f * f;
+    double p = 1.0 / 21.0;
+    p = p * s + 1.0 / 19.0;
+    p = p * s + 1.0 / 17.0;
+    p = p * s + 1.0 / 15.0;
+    p = p * s + 1.0 / 13.0;
+    p = p * s + 1.0 / 11.0;
+    p = p * s + 1.0 / 9.0;
+    p = p * s + 1.0 / 7.0;
+    p = p * s + 1.0 / 5.0;
+    p = p * s + 1.0 / 3.0;
+    return e * 0.693147180369123816490 + (2.0 * f + (2.0 * f * (s * p) + e * 1.90821492927058770002e-10));
+}
+
+SWEEPS_TARGET static void SWEEPS_NAME(exp_all)(int64_t n, double *x)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] = SWEEPS_NAME(exp1)(x[i]);
+}
+
+SWEEPS_TARGET static void SWEEPS_NAME(log_all)(int64_t n, double *x)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] = SWEEPS_NAME(log1)(x[i]);
+}
+
+/* sum of p V over a pair's entries; the width is a constant where this is inlined */
+SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(mean)(const sweeps_model *m, int64_t pair, const double *value,
+                                                     const int width)
+{
+    if (width == -1)
+        return value[m->indices[pair]];
+    const int64_t start = width ? pair * width : m->indptr[pair];
+    const int64_t size = width ? width : m->indptr[pair + 1] - start;
+    const double *p = m->probability + start;
+    const int32_t *c = m->indices + start;
+    double sum = 0.0;
+    for (int64_t k = 0; k < size; k++)
+        sum += p[k] * value[c[k]];
+    return sum;
+}
+
+SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(hard_loop)(const sweeps_model *m, int64_t first, int64_t last,
+    const double *SWEEPS_RESTRICT value, double *SWEEPS_RESTRICT out, int32_t *SWEEPS_RESTRICT best, double *least,
+    double *most, const int width)
+{
+    const double gamma = m->gamma;
+    double low = INFINITY, high = -INFINITY;
+    for (int64_t s = first; s < last; s++) {
+        const int64_t end = m->pair_ptr[s + 1];
+        double top = -INFINITY;
+        int64_t at = -1;
+        for (int64_t i = m->pair_ptr[s]; i < end; i++) {
+            const double q = m->reward[i] + gamma * SWEEPS_NAME(mean)(m, i, value, width);
+            at = q > top ? i : at;
+            top = q > top ? q : top;
+        }
+        if (m->fixed[s]) {
+            top = value[s];
+            at = -1;
+        } else {
+            const double change = top - value[s];
+            low = change < low ? change : low;
+            high = change > high ? change : high;
+        }
+        out[s] = top;
+        if (best)
+            best[s] = at < 0 ? -1 : (int32_t)(at - m->pair_ptr[s]);
+    }
+    *least = low;
+    *most = high;
+}
+
+SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(q_loop)(const sweeps_model *m, int64_t begin, int64_t end,
+    const double *SWEEPS_RESTRICT value, double *SWEEPS_RESTRICT q, const int width)
+{
+    const double gamma = m->gamma;
+    for (int64_t i = begin; i < end; i++)
+        q[i - begin] = m->reward[i] + gamma * SWEEPS_NAME(mean)(m, i, value, width);
+}
+
+/* one loop for each common width: the compiler unrolls it */
+#define SWEEPS_BY_WIDTH(call) \
+    switch (m->width) { \
+    case -1: call(-1); break; \
+    case 1: call(1); break; \
+    case 2: call(2); break; \
+    case 3: call(3); break; \
+    case 4: call(4); break; \
+    case 5: call(5); break; \
+    case 6: call(6); break; \
+    case 8: call(8); break; \
+    default: call(0); \
+    }
+
+SWEEPS_TARGET static void SWEEPS_NAME(hard)(const sweeps_model *m, int64_t first, int64_t last, const double *value,
+                                            double *out, int32_t *best, double *least, double *most)
+{
+#define SWEEPS_CALL(w) SWEEPS_NAME(hard_loop)(m, first, last, value, out, best, least, most, w)
+    SWEEPS_BY_WIDTH(SWEEPS_CALL)
+#undef SWEEPS_CALL
+}
+
+SWEEPS_TARGET static void SWEEPS_NAME(q)(const sweeps_model *m, int64_t first, int64_t last, const double *value,
+                                         double *q)
+{
+    const int64_t begin = m->pair_ptr[first], end = m->pair_ptr[last];
+#define SWEEPS_CALL(w) SWEEPS_NAME(q_loop)(m, begin, end, value, q, w)
+    SWEEPS_BY_WIDTH(SWEEPS_CALL)
+#undef SWEEPS_CALL
+}
+
+SWEEPS_TARGET static void SWEEPS_NAME(soft)(const sweeps_model *m, int64_t first, int64_t last, const double *value,
+                                            double *out, double *policy, double *q, double *least, double *most)
+{
+    double top[SWEEPS_BLOCK], sum[SWEEPS_BLOCK];
+    const int64_t begin = m->pair_ptr[first];
+    const double T = m->temperature, share = 1.0 / T;
+    double low = INFINITY, high = -INFINITY;
+    SWEEPS_NAME(q)(m, first, last, value, q);
+    for (int64_t s = first; s < last; s++) {
+        const int64_t a = m->pair_ptr[s] - begin, b = m->pair_ptr[s + 1] - begin;
+        double t = -INFINITY;
+        for (int64_t i = a; i < b; i++)
+            t = q[i] > t ? q[i] : t;
+        t = t > -INFINITY ? t : 0.0; /* fixed states only: nothing to choose */
+        for (int64_t i = a; i < b; i++)
+            q[i] = (q[i] - t) * share;
+        top[s - first] = t;
+    }
+    SWEEPS_NAME(exp_all)(m->pair_ptr[last] - begin, q);
+    for (int64_t s = first; s < last; s++) {
+        const int64_t a = m->pair_ptr[s] - begin, b = m->pair_ptr[s + 1] - begin;
+        double total = 0.0;
+        for (int64_t i = a; i < b; i++)
+            total += q[i];
+        sum[s - first] = total > 0.0 ? total : 1.0;
+        if (policy) {
+            const double weight = total > 0.0 && !m->fixed[s] ? 1.0 / total : 0.0;
+            for (int64_t i = a; i < b; i++)
+                policy[begin + i] = q[i] * weight;
+        }
+    }
+    SWEEPS_NAME(log_all)(last - first, sum);
+    for (int64_t s = first; s < last; s++) {
+        if (m->fixed[s]) {
+            out[s] = value[s];
+            continue;
+        }
+        const double v = top[s - first] + T * sum[s - first], change = v - value[s];
+        low = change < low ? change : low;
+        high = change > high ? change : high;
+        out[s] = v;
+    }
+    *least = low;
+    *most = high;
+}
+
+SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(expected_loop)(const sweeps_model *m, int64_t first, int64_t last,
+    const double *SWEEPS_RESTRICT policy, const double *SWEEPS_RESTRICT value, double *SWEEPS_RESTRICT out,
+    double *least, double *most, const int width)
+{
+    double low = INFINITY, high = -INFINITY;
+    for (int64_t s = first; s < last; s++) {
+        double v = 0.0;
+        for (int64_t i = m->pair_ptr[s]; i < m->pair_ptr[s + 1]; i++)
+            if (policy[i] > 0.0) /* a forbidden pair that is not chosen costs nothing */
+                v += policy[i] * (m->reward[i] + m->gamma * SWEEPS_NAME(mean)(m, i, value, width));
+        if (m->fixed[s]) {
+            out[s] = value[s];
+            continue;
+        }
+        const double change = v - value[s];
+        low = change < low ? change : low;
+        high = change > high ? change : high;
+        out[s] = v;
+    }
+    *least = low;
+    *most = high;
+}
+
+SWEEPS_TARGET static void SWEEPS_NAME(expected)(const sweeps_model *m, int64_t first, int64_t last,
+                                                const double *policy, const double *value, double *out, double *least,
+                                                double *most)
+{
+#define SWEEPS_CALL(w) SWEEPS_NAME(expected_loop)(m, first, last, policy, value, out, least, most, w)
+    SWEEPS_BY_WIDTH(SWEEPS_CALL)
+#undef SWEEPS_CALL
+}
+
+/* b plus the sum of a y over entries [k, end), whose number is a multiple of SWEEPS_PAD. Each row waits for the one
+   before: the entry that was just computed, the last here, the first in upper_row, enters last. */
+SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(lower_row)(const float *a, const int32_t *c, int32_t k, int32_t end,
+                                                          double b, const double *y)
+{
+    double s1 = 0.0, s2 = 0.0, s3 = 0.0;
+    if (k == end)
+        return b;
+    for (; k + 4 < end; k += 4) {
+        b += (double)a[k] * y[c[k]];
+        s1 += (double)a[k + 1] * y[c[k + 1]];
+        s2 += (double)a[k + 2] * y[c[k + 2]];
+        s3 += (double)a[k + 3] * y[c[k + 3]];
+    }
+    b += (double)a[k] * y[c[k]];
+    s1 += (double)a[k + 1] * y[c[k + 1]];
+    s2 += (double)a[k + 2] * y[c[k + 2]];
+    b += s3 + (s1 + s2);
+    return b + (double)a[k + 3] * y[c[k + 3]];
+}
+
+SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(upper_row)(const float *a, const int32_t *c, int32_t k, int32_t end,
+                                                          double b, const double *t)
+{
+    double s1 = 0.0, s2 = 0.0, s3 = 0.0;
+    if (k == end)
+        return b;
+    for (end -= 4; end > k; end -= 4) {
+        s1 += (double)a[end + 1] * t[c[end + 1]];
+        s2 += (double)a[end + 2] * t[c[end + 2]];
+        s3 += (double)a[end + 3] * t[c[end + 3]];
+        b += (double)a[end] * t[c[end]];
+    }
+    s1 += (double)a[k + 1] * t[c[k + 1]];
+    s2 += (double)a[k + 2] * t[c[k + 2]];
+    s3 += (double)a[k + 3] * t[c[k + 3]];
+    b += s3 + (s1 + s2);
+    return b + (double)a[k] * t[c[k]];
+}
+
+SWEEPS_TARGET static void SWEEPS_NAME(back)(const sweeps_system *m, int64_t block, double alpha, const double *v,
+                                            double *r, double *t)
+{
+    const int64_t first = m->begin[block], last = m->begin[block + 1];
+    if (v)
+        for (int64_t i = first; i < last; i++)
+            r[i] -= alpha * v[i];
+    for (int64_t i = last - 1; i >= first; i--)
+        t[i] = SWEEPS_NAME(upper_row)(m->value + m->ptr[i], m->column + m->ptr[i], m->mid[i], m->above[i], r[i], t);
+}
+
+SWEEPS_TARGET static void SWEEPS_NAME(lower)(const sweeps_system *m, int64_t block, const double *b, double *y)
+{
+    for (int64_t i = m->begin[block]; i < m->begin[block + 1]; i++)
+        y[i] = SWEEPS_NAME(lower_row)(m->value + m->ptr[i], m->column + m->ptr[i], m->below[i], m->mid[i], b[i], y);
+}
+
+SWEEPS_TARGET static void SWEEPS_NAME(forth)(const sweeps_system *m, int64_t block, const double *x, const double *t,
+                                             double *w, const double *other, double *with_other, double *with_itself)
+{
+    const int64_t first = m->begin[block], last = m->begin[block + 1];
+    double dot = 0.0, square = 0.0;
+    for (int64_t i = first; i < last; i++) {
+        const float *a = m->value + m->ptr[i];
+        const int32_t *c = m->column + m->ptr[i];
+        const int32_t below = m->below[i], end = m->end[i];
+        double b = x[i] - t[i];
+        for (int32_t k = 0; k < below; k++)
+            b -= (double)a[k] * t[c[k]];
+        for (int32_t k = m->above[i]; k < end; k++)
+            b -= (double)a[k] * t[c[k]];
+        w[i] = SWEEPS_NAME(lower_row)(a, c, below, m->mid[i], b, w);
+    }
+    for (int64_t i = first; i < last; i++) {
+        w[i] += t[i];
+        dot += w[i] * other[i];
+        square += w[i] * w[i];
+    }
+    *with_other = dot;
+    *with_itself = square;
+}
+
+static const sweeps_kernels SWEEPS_NAME(kernels) = {
+    SWEEPS_NAME(hard), SWEEPS_NAME(soft), SWEEPS_NAME(q), SWEEPS_NAME(expected), SWEEPS_NAME(exp_all),
+    SWEEPS_NAME(log_all), SWEEPS_NAME(lower), SWEEPS_NAME(back), SWEEPS_NAME(forth),
+};
+
+#undef SWEEPS_BY_WIDTH
+#undef SWEEPS_TARGET
+#undef SWEEPS_NAME

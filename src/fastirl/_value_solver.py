@@ -1,0 +1,695 @@
+"""Solvers of Bellman equations: the problem as the kernels see it, the matrix of a policy, iterations, certificates.
+
+Symbols (Puterman 1994): T the Bellman operator, V values, P_π transitions of a policy, γ the discount.
+"""
+
+import math
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
+from scipy.sparse.linalg import splu
+
+from . import _planning
+from ._end_components import end_components, ends_surely, gains, reaches_end
+from ._parallel import thread_count
+from ._validation import whole_number
+from .exceptions import DivergenceError, InvalidInputError
+
+__all__ = ["Problem", "PolicyMatrix", "Run", "check_ends", "progress_of", "reachable_under"]
+
+_U = 2.0**-53  # unit roundoff
+_SMALL = 256  # states up to which a dense factorisation costs less than it risks
+_DIRECT = 50_000  # states up to which a sparse factorisation stands in for a Krylov solver that stalls
+_SOLVER_BLOCK = 32_768  # states of a block of the solver's matrix: fixed by the data, so the bits are
+_ONE_THREAD = 200_000  # entries below which a second thread costs more than it saves
+
+
+# -- the problem, as the kernels see it ---------------------------------------------------------------
+
+
+class Problem:
+    """Effective rewards, states whose value is fixed, the compiled model and the constants of the bounds.
+
+    `kind` is "hard", "soft" or "policy" (then `policy` is given). Terminal states have value 0; dead states, which the
+    rewards forbid, have value −inf. Both stand at 0 in the sweeps, and pairs that may lead to a dead state are
+    forbidden. `idle` states are left out too.
+    """
+
+    def __init__(self, mdp, reward, kind, temperature=0.0, reference_policy=None, n_threads=None, policy=None,
+                 idle=None):
+        if n_threads is not None:
+            whole_number("n_threads", n_threads, lower=1)
+        self.mdp, self.kind, self.temperature, self.policy = mdp, kind, temperature, policy
+        self.reward = np.array(reward)
+        self.plain_reward = self.reward.copy() if temperature > 0 else self.reward
+        if temperature > 0:
+            self._add_entropy(reference_policy)
+        self.own_reward = self.reward
+        self.idle, self.asked_threads = idle, n_threads
+        self.n_threads = thread_count(n_threads, openmp=True) if mdp.nnz >= _ONE_THREAD else 1
+        self.reward, dead = self._for_ever()
+        self._set_model(dead)
+
+    def _set_model(self, dead):
+        mdp = self.mdp
+        self.dead = dead
+        fixed = mdp.terminal | dead
+        self.fixed = np.ascontiguousarray(fixed if self.idle is None else fixed | self.idle).view(np.uint8)
+        self.free = self.fixed == 0
+        self.any_free = bool(self.free.any())
+        self.model = _planning.Model(
+            mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, self.reward, self.fixed, mdp.discount,
+            self.temperature if self.kind == "soft" else 1.0, _width(mdp),
+        )
+        self._set_constants()
+
+    def _twin(self, reward, dead):
+        twin = Problem.__new__(Problem)
+        twin.__dict__.update(self.__dict__)
+        twin.reward = reward
+        twin._set_model(dead)
+        return twin
+
+    def with_reward(self, reward):
+        """The same with other rewards, for Q values."""
+        return self._twin(np.ascontiguousarray(reward), self.dead)
+
+    def before(self, dead_next):
+        """The problem of one step whose next values are −inf in these states (0 stands for them)."""
+        if not dead_next.any() and np.isfinite(self.own_reward).all():
+            return self
+        reward, dead = self._one_step(dead_next)
+        return self if (dead == self.dead).all() and np.array_equal(reward, self.reward) else self._twin(reward, dead)
+
+    def _add_entropy(self, reference):
+        """Rewards that carry T log π_ref, and for a given policy its own −T log π."""
+        if reference is not None:
+            with np.errstate(divide="ignore"):
+                self.reward += self.temperature * np.log(reference)
+        if self.policy is not None:
+            chosen = self.policy > 0
+            self.reward[chosen] -= self.temperature * np.log(self.policy[chosen])
+
+    def _one_step(self, dead_next):
+        """(reward, dead): pairs that may lead to these states are forbidden; states left without a pair are dead."""
+        mdp = self.mdp
+        reward = self.own_reward.copy()
+        if dead_next.any():
+            reward[(mdp.transitions @ dead_next.astype(float)) > 0] = -np.inf
+        forbidden = np.isneginf(reward)
+        if self.policy is None:
+            dead = (np.bincount(mdp.pair_state[~forbidden], minlength=mdp.n_states) == 0) & ~mdp.terminal
+        else:
+            dead = np.zeros(mdp.n_states, bool)
+            dead[mdp.pair_state[forbidden & (self.policy > 0)]] = True
+        return reward, dead
+
+    def _for_ever(self):
+        """(reward, dead) of an infinite horizon: the same, until nothing changes."""
+        dead = np.zeros(self.mdp.n_states, bool)
+        if np.isfinite(self.own_reward).all():
+            return self.own_reward, dead
+        while True:
+            reward, now = self._one_step(dead)
+            if (now == dead).all():
+                return reward, dead
+            dead = now
+
+    def _set_constants(self):
+        """What bounds need: extremes of the mass that stays in play, sizes of rewards, entries, choices."""
+        mdp = self.mdp
+        self.entries = int(np.max(np.diff(mdp.indptr), initial=1))
+        self.choices = int(np.max(np.diff(mdp.pair_ptr), initial=1))
+        least, most = mdp.min_row_sum, mdp.max_row_sum
+        if self.fixed.any():
+            least, most = _planning.row_extremes(self.model)
+        least = min(least, most)
+        slack = 1.0 + (self.entries + 2) * 2 * _U  # the sums are rounded too
+        self.beta_least, self.beta_most = mdp.discount * least / slack, mdp.discount * most * slack
+        finite = self.reward[np.isfinite(self.reward)]
+        self.reward_size = float(np.max(np.abs(finite), initial=0.0))
+
+    @property
+    def soft(self):
+        return self.kind == "soft"
+
+    @property
+    def discounted(self):
+        """Whether a sweep contracts by itself: below discount 1, or where every row loses mass."""
+        return self.beta_most < 1.0 or not self.any_free
+
+    def sweep(self, value, out, choice=None):
+        """out = T value; (least, most) change. `choice` gets the best pairs (hard) or the policy (soft)."""
+        if self.kind == "hard":
+            return self.model.hard(value, out, choice, self.n_threads)
+        if self.kind == "soft":
+            return self.model.soft(value, out, choice, self.n_threads)
+        return self.model.expected(self.policy, value, out, self.n_threads)
+
+    def rounding(self, value_size):
+        """Bound on the rounding error of one sweep of values of this size: a sum of products, a maximum, and log-sum-exp where it is soft."""
+        ahead = max(self.beta_most, 1e-300) * value_size
+        error = (self.entries + 3) * ahead + 2 * self.reward_size
+        if self.soft:
+            error += 2 * (self.reward_size + ahead)
+            error += self.temperature * (2 * self.choices + 16 + math.log(self.choices))
+        elif self.kind == "policy":
+            error += (self.choices + 2) * (self.reward_size + ahead)
+        return 1.01 * _U * error
+
+    def as_vector(self, best):
+        """(n_pairs,) policy that takes the best[s]-th pair of each state."""
+        policy = np.zeros(self.mdp.n_pairs)
+        acts = np.flatnonzero(best >= 0)
+        policy[self.mdp.pair_ptr[acts] + best[acts]] = 1.0
+        return policy
+
+
+def _width(mdp):
+    """Entries of every pair, 0 where they differ, −1 where each pair has one entry and it is 1."""
+    if not mdp.n_pairs:
+        return 0
+    first = int(mdp.indptr[1])
+    if mdp.nnz != first * mdp.n_pairs or (np.diff(mdp.indptr) != first).any():
+        return 0
+    return -1 if first == 1 and mdp.deterministic else first
+
+
+@dataclass
+class _Bound:
+    """V* lies within `half` of TV + shift."""
+
+    shift: float
+    half: float
+    floor: float
+
+    @property
+    def total(self):
+        return self.half + self.floor
+
+
+def _discounted_bound(problem, least, most, value_size):
+    """MacQueen-Porteus bounds from the extremes of TV − V (Puterman 1994, 6.6.3), rows that lose mass included.
+
+    A change that is positive everywhere grows at most like the largest row sum and at least like the smallest.
+    """
+    high, low = problem.beta_most, problem.beta_least
+    upper = most * (high / (1 - high) if most > 0 else low / (1 - low))
+    lower = least * (high / (1 - high) if least < 0 else low / (1 - low))
+    floor = problem.rounding(value_size) / (1 - high) + 2 * _U * (value_size + abs(upper) + abs(lower))
+    return _Bound(0.5 * (lower + upper), 0.5 * (upper - lower), floor)
+
+
+# -- the matrix of a policy ---------------------------------------------------------------------------
+
+
+class PolicyMatrix:
+    """I − γ P_π of the policy at hand and how to solve with it: BiCGStab, or a factorisation where that stalls."""
+
+    def __init__(self, problem):
+        self.problem = problem
+        n = problem.mdp.n_states
+        blocks = max(1, -(-n // _SOLVER_BLOCK))
+        self.begin = np.linspace(0, n, blocks + 1).astype(np.int64)
+        self.system = self.slot = self.policy = None
+        self.work = np.zeros((6, n))  # zeros: entries that fill rows up read them
+        self.dense = None
+        self.n_krylov = 0
+
+    def set_mixed(self, policy):
+        """Rows of a policy that mixes actions. False where a row has too many columns for the merged form."""
+        problem, n = self.problem, self.problem.mdp.n_states
+        self.policy = policy
+        if n <= _SMALL:
+            self.dense = self._dense_matrix(policy)
+            return True
+        if self.slot is None:
+            column = np.empty(problem.mdp.nnz + 2 * (_planning.PAD - 1) * n, np.int32)
+            self.slot = np.empty(problem.mdp.nnz, np.uint16)
+            system = _planning.System(n, self.begin, np.empty(n + 1, np.int64), column, np.empty(0, np.float32),
+                                      np.empty(n))
+            used = system.set_pattern(problem.model, self.slot)
+            if used < 0:
+                self.slot = None
+                return False
+            system.use_arrays(column[:used].copy(), np.empty(used, np.float32))
+            self.system = system
+        self.system.set_merged(problem.model, self.slot, policy, problem.n_threads)
+        return True
+
+    def set_rows(self, best):
+        """Rows of a policy that picks the best[s]-th pair of each state."""
+        problem, mdp = self.problem, self.problem.mdp
+        self.policy = best
+        if mdp.n_states <= _SMALL:
+            self.dense = self._dense_matrix(self.problem.as_vector(best))
+            return
+        if self.system is None:
+            sizes = np.diff(mdp.indptr)
+            longest = np.zeros(mdp.n_states, np.int64)
+            acts = np.flatnonzero(np.diff(mdp.pair_ptr) > 0)
+            if acts.size:
+                longest[acts] = np.maximum.reduceat(sizes, mdp.pair_ptr[acts])
+            pad = _planning.PAD
+            room = np.where(longest > 0, longest + 2 * (pad - 1), 0)
+            ptr = np.zeros(mdp.n_states + 1, np.int64)
+            np.cumsum(room, out=ptr[1:])
+            self.system = _planning.System(mdp.n_states, self.begin, ptr, np.empty(ptr[-1], np.int32),
+                                           np.empty(ptr[-1], np.float32), np.empty(mdp.n_states))
+            self.previous = np.full(mdp.n_states, -2, np.int32)
+        self.system.set_rows(problem.model, best, self.previous)
+
+    def _dense_matrix(self, policy):
+        return np.eye(self.problem.mdp.n_states) - self._exact(policy).toarray()
+
+    def _exact(self, policy):
+        """γ P_π between states that are free, in double precision."""
+        problem, mdp = self.problem, self.problem.mdp
+        weight = mdp.discount * policy
+        weight[problem.fixed[mdp.pair_state] == 1] = 0.0
+        mix = sparse.csr_array((weight, np.arange(mdp.n_pairs), mdp.pair_ptr), shape=(mdp.n_states, mdp.n_pairs))
+        matrix = sparse.csr_array(mix @ mdp.transitions)
+        matrix.data[problem.fixed[matrix.indices] == 1] = 0.0
+        return matrix
+
+    def solve(self, right, out, rtol, transposed=False):
+        """out ≈ (I − γ P_π)^-1 right; the relative residual that the solver reports."""
+        if self.dense is not None:
+            matrix = self.dense.T if transposed else self.dense
+            try:
+                out[:] = np.linalg.solve(matrix, right)
+            except np.linalg.LinAlgError:
+                return math.inf
+            return 0.0 if np.isfinite(out).all() else math.inf
+        system = self.turned if transposed else self.system
+        iterations, residual = system.solve(right, out, self.work, rtol, 400, self.problem.n_threads)
+        self.n_krylov += iterations
+        if not (residual <= max(0.5, rtol) and np.isfinite(out).all()):
+            return self._direct(right, out, transposed)
+        return residual
+
+    def transpose(self):
+        """Make ready for transposed solves: the transposed matrix takes the place of the matrix."""
+        if self.dense is None:
+            self.turned, self.system, self.slot = self.system.transposed(), None, None
+
+    def longest(self, problem):
+        """At least the expected number of steps to the end from any free state, checked; needs the transpose."""
+        matrix = sparse.csr_array(self._exact(problem.policy))
+        n = problem.mdp.n_states
+        guess = splu(sparse.csc_array(sparse.eye_array(n) - matrix)).solve(problem.free.astype(float))
+        slack = (guess - matrix @ guess)[problem.free].min(initial=1.0) - 1e-12 * guess.max(initial=1.0)
+        return float(guess.max(initial=1.0) / slack) if slack > 0 and (guess >= 0).all() else math.inf
+
+    def _direct(self, right, out, transposed):
+        """A sparse factorisation where Krylov stalled; inf where it would be too large."""
+        n = self.problem.mdp.n_states
+        if n > _DIRECT:
+            return math.inf
+        policy = self.policy
+        if policy.dtype == np.int32:
+            policy = self.problem.as_vector(policy)
+        matrix = sparse.csc_array(sparse.eye_array(n) - self._exact(policy))
+        try:
+            out[:] = splu(matrix).solve(right, trans="T" if transposed else "N")
+        except RuntimeError:
+            return math.inf
+        return 0.0 if np.isfinite(out).all() else math.inf
+
+
+# -- solving an infinite horizon ----------------------------------------------------------------------
+
+
+class Run:
+    """Iterates of one solve: a value, one sweep ahead of it, the bound, and when to stop.
+
+    After a method has run, `value` is the answer and `bound` says how far off it can be.
+    """
+
+    def __init__(self, problem, tol, max_iter, value, progress):
+        self.problem, self.tol, self.max_iter, self.progress = problem, tol, max_iter, progress_of(progress)
+        self.value, self.ahead = value, np.empty_like(value)
+        self.n_iter, self.message, self.matrix, self.method = 0, "", None, ""
+        self.best, self.stale = math.inf, 0
+        self.steps = _Steps(problem)
+        n, n_pairs = problem.mdp.n_states, problem.mdp.n_pairs
+        self.choice = {"hard": lambda: np.empty(n, np.int32), "soft": lambda: np.empty(n_pairs),
+                       "policy": lambda: problem.policy}[problem.kind]()
+
+    # one sweep
+
+    def sweep(self, choose=False):
+        """One Jacobi sweep and its bound; True where the run has to end, with `value` the answer."""
+        problem = self.problem
+        choice = self.choice if choose and problem.kind != "policy" else None
+        self.least, self.most = problem.sweep(self.value, self.ahead, choice)
+        if not problem.any_free:
+            self.least = self.most = 0.0
+        self.residual = max(abs(self.least), abs(self.most))
+        if not self.residual < math.inf:
+            raise InvalidInputError(
+                f"values must not overflow double precision: in sweep {self.n_iter + 1} they do; scale the rewards down, "
+                "or lower the discount"
+            )
+        size = _size(self.ahead)
+        self.n_iter += 1
+        if problem.discounted:
+            self.bound = _discounted_bound(problem, self.least, self.most, size)
+        else:
+            self.bound = self.steps.bound(self, size)
+        if self.progress is not None:
+            self.progress(self.n_iter, self.bound.total)
+        self.left = self.residual
+        if self._ends():
+            if problem.discounted:
+                self.left = (1 + problem.beta_most) * self.bound.half
+                self.value = self.ahead
+                if self.bound.shift:
+                    self.value[problem.free] += self.bound.shift
+            return True
+        return False
+
+    def _ends(self):
+        bound = self.bound
+        if bound.total <= self.tol:
+            return True
+        measure = bound.half if math.isfinite(bound.half) else self.residual
+        if measure < 0.97 * self.best:
+            self.best, self.stale = measure, 0
+        else:
+            self.stale += 1
+        # below the rounding floor no sweep can gain anything, and near it they may go in circles
+        if bound.half <= bound.floor or (self.stale > 60 and bound.half <= 20 * bound.floor):
+            self.message = f"rounding leaves a bound of {bound.total:.2g}"
+            return True
+        if self.max_iter is not None and self.n_iter >= self.max_iter:
+            self.message = f"max_iter={self.max_iter} sweeps are used up"
+            return True
+        return False
+
+    def advance(self):
+        self.value, self.ahead = self.ahead, self.value
+
+    def start_from(self, best):
+        """Start at the value of a policy that ends: from there, policy iteration meets none that does not."""
+        problem = self.problem
+        if problem.mdp.n_states <= 1 or not problem.any_free:
+            return
+        matrix = self.matrix = PolicyMatrix(problem)
+        matrix.set_rows(best)
+        right = np.empty_like(self.value)
+        problem.model.chosen(best, np.zeros_like(self.value), right)
+        right[~problem.free] = 0.0
+        if matrix.solve(right, self.ahead, 1e-6) < math.inf:
+            self.value[:] = self.ahead
+
+    # methods
+
+    def run(self, method):
+        self.method = method
+        getattr(self, {"policy_iteration": "newton"}.get(method, method))()
+        return self
+
+    def jacobi(self):
+        while not self.sweep():
+            self.advance()
+
+    def gauss_seidel(self):
+        """In-place sweeps forth and back over states ordered by value, a Jacobi sweep every few for the bound."""
+        problem = self.problem
+        free = np.flatnonzero(problem.free).astype(np.int32)
+        rounds = 1
+        while not self.sweep():
+            self.advance()
+            if rounds <= 16:
+                # the best values first: what they are worth reaches the others in one sweep
+                order = free[np.argsort(-self.value[free], kind="stable")]
+            for k in range(rounds):
+                problem.model.gauss_seidel(self.value, order, problem.soft, bool(k % 2))
+            rounds = min(2 * rounds, 32)
+
+    def modified_policy_iteration(self):
+        """A sweep that chooses, then sweeps of the chosen policy alone (Puterman 1994, 6.5).
+
+        They run on the correction V_new − V, so that the single precision of the policy's matrix does no harm.
+        """
+        problem = self.problem
+        n = problem.mdp.n_states
+        change, delta, other = np.empty(n), np.empty(n), np.empty(n)
+        count = 4
+        while not self.sweep(choose=True):
+            matrix = self._matrix_of_choice()
+            if matrix.system is None:
+                self.advance()
+                continue
+            np.subtract(self.ahead, self.value, out=change)
+            delta[:] = change
+            for _ in range(count):
+                matrix.system.sweep(delta, change, other, problem.n_threads)
+                delta, other = other, delta
+            count = min(count + 2, 40)
+            self.value += delta
+
+    def newton(self):
+        """Policy iteration with an inexact solve: V ← V + (I − γ P_π)^-1 (TV − V), π the choice at V.
+
+        For the soft problem this is Newton's method, for the hard one policy iteration (Puterman and Brumelle 1979), for
+        a given policy iterative refinement. Where a solve fails, sweeps take its place; where nothing has improved for
+        long, it is made tighter and sweeps go between.
+        """
+        problem = self.problem
+        n = problem.mdp.n_states
+        change, delta = np.empty(n), np.empty(n)
+        rtol = {"hard": 0.05, "soft": 0.02, "policy": 1e-5}[problem.kind]
+        if not problem.discounted:
+            rtol = min(rtol, 1e-3)
+        patience = 60 if problem.kind == "hard" else 8
+        while not self.sweep(choose=True):
+            if self.stale > patience:
+                rtol, self.stale, patience = max(rtol * 1e-2, 1e-6), 0, 2 * patience
+                if self._sweeps(20):
+                    return
+            matrix = self._matrix_of_choice()
+            if matrix is None:
+                self.jacobi()
+                return
+            np.subtract(self.ahead, self.value, out=change)
+            need = 0.0
+            if problem.discounted:  # no tighter than the answer needs
+                need = 0.2 * self.tol * (1 - problem.beta_most) / max(self.residual, 1e-300)
+            if matrix.solve(change, delta, min(max(rtol, need), 0.3)) == math.inf:
+                if self._sweeps(20):
+                    return
+                continue
+            self.value += delta
+
+    def _sweeps(self, count):
+        """Plain sweeps; True where the run has to end. The last leaves `value` to be chosen from."""
+        for _ in range(count):
+            self.advance()
+            if self.sweep(choose=True):
+                return True
+        return False
+
+    def _matrix_of_choice(self):
+        """The matrix of the policy just chosen; None where its rows have too many columns."""
+        self.matrix = self.matrix or PolicyMatrix(self.problem)
+        if self.problem.kind == "hard":
+            self.matrix.set_rows(self.choice)
+        elif self.matrix.policy is not self.choice or self.problem.kind == "soft":
+            if not self.matrix.set_mixed(self.choice):
+                return None
+        return self.matrix
+
+    def auto(self):
+        """Sweeps while they contract fast, as on well mixed models; else policy iteration or Newton."""
+        problem = self.problem
+        self.method = "jacobi"
+        spans = []
+        while problem.mdp.n_states > _SMALL and problem.discounted:
+            if self.sweep():
+                return
+            spans.append(self.bound.half)
+            self.advance()
+            if len(spans) >= 4:
+                rate = max(spans[-1] / spans[-2], spans[-2] / spans[-3])
+                left = math.log(max(self.tol, 2 * self.bound.floor) / spans[-1]) / math.log(rate) if rate < 1 else 1e9
+                if left > 40:
+                    break
+        self.method = {"hard": "policy_iteration", "soft": "newton", "policy": "newton"}[problem.kind]
+        self.newton()
+
+
+class _Steps:
+    """Bounds at discount 1, where no sweep contracts: U ≥ TU and L ≤ TL hold V* between them (Bertsekas 1991).
+
+    U = V + ε w and L = V − ε w with w about the expected number of steps to the end. Both are tried, and the bound is
+    given only where the sweep of U and that of L pass by more than their rounding. Needs every policy that never ends to
+    lose for ever: `check_ends` sees to that.
+    """
+
+    def __init__(self, problem):
+        self.problem, self.weight, self.worst = problem, None, math.inf
+        self.floor = 0.0
+
+    def bound(self, run, size):
+        """No bound until the change of a sweep, times the steps there are left, is about what is asked."""
+        problem = self.problem
+        rounding = problem.rounding(size)
+        self.floor = rounding * (self.worst if self.weight is not None else 1.0)
+        settled = run.residual <= 4 * rounding or run.stale > 20
+        if run.residual > run.tol and not settled:
+            return _Bound(0.0, math.inf, self.floor)
+        if self.weight is None or settled or run.residual * self.worst <= run.tol:
+            half = self._verified(run, rounding)
+            if math.isfinite(half):
+                return _Bound(0.0, half, 0.0 if half <= run.tol else self.floor)
+        return _Bound(0.0, math.inf, self.floor)
+
+    def _verified(self, run, rounding):
+        """A proven bound on |V* − V|, or inf."""
+        value, upper, ahead = run.value, np.empty_like(run.value), np.empty_like(run.value)
+        if not self._find_weight(run):
+            return math.inf
+        half = math.inf
+        step = 1.5 * (run.residual + 3 * rounding)
+        for _ in range(8):
+            np.multiply(self.weight, step, out=upper)
+            upper += value
+            _, most = self.problem.sweep(upper, ahead)
+            if most <= -2 * rounding:
+                half = step * self.worst
+                break
+            step *= 2.0
+        if half == math.inf:
+            self.weight = None  # of another policy than the one that counts
+            return half
+        for _ in range(8):
+            np.multiply(self.weight, -step, out=upper)
+            upper += value
+            least, _ = self.problem.sweep(upper, ahead)
+            if least >= 2 * rounding:
+                return max(half, step * self.worst) * (1 + 1e-12) + 4 * _U * _size(value)
+            step *= 2.0
+        return math.inf
+
+    def _find_weight(self, run):
+        """w with w ≥ 1 + P w for the pairs that matter: the chosen ones, and of a hard problem those about as good."""
+        if self.weight is not None:
+            return True
+        problem, n = self.problem, self.problem.mdp.n_states
+        run.ahead, kept = np.empty(n), run.ahead
+        problem.sweep(run.value, run.ahead, run.choice if problem.kind != "policy" else None)
+        run.ahead = kept
+        matrix = run._matrix_of_choice()
+        if matrix is None:
+            return False
+        weight = np.zeros(n)
+        if matrix.solve(problem.free.astype(float), weight, 1e-3) == math.inf:
+            return False
+        if problem.kind == "hard":
+            weight = self._longest(run, weight)
+        weight[~problem.free] = 0.0
+        if not (np.isfinite(weight).all() and (weight[problem.free] > 0).all()):
+            return False
+        self.weight, self.worst = weight, float(weight.max(initial=0.0))
+        return True
+
+    def _longest(self, run, weight):
+        """w made the longest expected way over the pairs within a hair of the best, by sweeps."""
+        problem, mdp = self.problem, self.problem.mdp
+        q = np.empty(mdp.n_pairs)
+        problem.model.q(run.value, q, problem.n_threads)
+        close = q >= run.value[mdp.pair_state] - 1e3 * (run.residual + problem.rounding(_size(run.value)))
+        if not (np.bincount(mdp.pair_state[close], minlength=mdp.n_states) > 1).any():
+            return weight
+        reward = np.where(close, 1.0, -np.inf)
+        model = _planning.Model(mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, reward, problem.fixed, 1.0, 1.0,
+                                _width(mdp))
+        ahead = np.empty_like(weight)
+        for _ in range(2000):
+            _, most = model.hard(weight, ahead, None, problem.n_threads)
+            if most <= 0.2:
+                return weight
+            weight, ahead = ahead, weight
+            weight *= 1.02
+        return weight
+
+
+def reachable_under(mdp, policy, start):
+    """(n_states,) bool: states that the policy can come to from these."""
+    matrix = mdp.transition_matrix(policy)
+    matrix.eliminate_zeros()
+    n = mdp.n_states
+    sources = np.flatnonzero(start)
+    rows = np.concatenate([np.repeat(np.arange(n), np.diff(matrix.indptr)), np.full(sources.size, n)])
+    heads = np.concatenate([matrix.indices, sources])
+    graph = sparse.csr_array((np.ones(rows.size, np.int8), (rows, heads)), shape=(n + 1, n + 1))
+    found = np.zeros(n + 1, bool)
+    found[csgraph.breadth_first_order(graph, n, return_predecessors=False)] = True
+    return found[:n]
+
+
+def check_ends(problem):
+    """At discount 1: every state can end, and whatever never ends loses for ever; else the named error. A policy that ends.
+
+    Returns
+    -------
+    (n_states,) int32, the place of the pair a proper policy takes in each state
+    """
+    mdp, free = problem.mdp, problem.free
+    open_pairs = np.isfinite(problem.reward)
+    if problem.kind == "policy":
+        open_pairs = problem.policy > 0
+        stuck = free & ~reaches_end(mdp, open_pairs)
+        best = None
+    else:
+        sure, best = ends_surely(mdp, open_pairs, free)
+        stuck = free & ~sure
+    if stuck.any():
+        what = "under this policy" if problem.kind == "policy" else "with certainty under some policy"
+        raise InvalidInputError(
+            f"at discount 1 every state must be able to end, {what}: state {_label(mdp, np.argmax(stuck))} cannot "
+            f"({int(stuck.sum())} such states); name terminal states, or use a discount below 1 or a horizon"
+        )
+    if problem.kind == "policy":
+        return None
+    label, pairs = end_components(mdp, open_pairs, free)
+    if pairs.any():
+        _, high = gains(mdp, problem.reward, label, pairs, problem.temperature if problem.soft else 0.0)
+        if not (high < 0).all():
+            component = int(np.argmax(~(high < 0)))
+            states = np.flatnonzero(label == component)
+            names = [_label(mdp, s) for s in states[:4]] + (["…"] if states.size > 4 else [])
+            raise DivergenceError(
+                "at discount 1 a process that never ends must lose reward for ever"
+                f"{', its entropy counted' if problem.soft else ''}: among the states {', '.join(names)} it can stay and "
+                f"gains up to {max(float(high[component]), 0.0):.6g} a step; make rewards there negative, or use a "
+                "discount below 1 or a horizon",
+                cycle=tuple(_plain(mdp.state_ids[s]) for s in states[:100]), n_states=int(states.size),
+            )
+    return best
+
+
+def _plain(label):
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def _label(mdp, state):
+    return repr(_plain(mdp.state_ids[state]))
+
+
+def _size(value):
+    return max(float(np.max(value, initial=0.0)), -float(np.min(value, initial=0.0)))
+
+
+def progress_of(progress):
+    """A callable of (sweep, bound), or None; True writes lines to stderr."""
+    if progress is None or progress is False:
+        return None
+    if callable(progress):
+        return progress
+    return lambda n_iter, bound: print(f"sweep {n_iter:5d}   error at most {bound:.2e}", file=sys.stderr)
