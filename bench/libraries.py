@@ -12,7 +12,7 @@ from scipy.sparse.linalg import splu
 
 import fastirl as fi
 from fastirl import _core, _reference
-from fastirl.maxent import Objective
+from fastirl.objectives import RouteObjective
 from fastirl.route_choice import RouteModel
 
 # np.vecdot (NumPy 2) is half again as fast as einsum on these shapes
@@ -43,7 +43,7 @@ class Fastirl(Adapter):
         net = fi.RoadNetwork.from_arcs(problem.n_states, problem.tail, problem.head, problem.features)
         trips = fi.Trajectories.from_sequences(problem.sequences())
         model = RouteModel(stopping=problem.stopping, n_threads=self.n_threads)
-        self._objective = Objective(net, net.match(trips, problem.stopping), fi.LinearReward(), model)
+        self._objective = RouteObjective(net, net.match(trips, problem.stopping), fi.LinearReward(), model)
         self._net, self._trips, self._problem = net, trips, problem
 
     def evaluate(self, theta):

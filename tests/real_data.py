@@ -40,6 +40,22 @@ SIMULATED = SimpleNamespace(
     std_error=(0.069, 0.039, 0.020),
 )
 
+# Rust (1987), Econometrica 55:999-1033, Table IX, group 4: replacement cost RC and maintenance cost theta_1, at
+# discount 0.9999 and at 0. Errors are BHHH ones with an observation for each decision; log likelihoods are of the choices, as
+# recomputed in rust1987/SOURCE.md (the table's own add -3140.57 of the mileages, which the discount does not touch).
+RUST = SimpleNamespace(
+    names=("RC", "theta_1"),
+    discount=0.9999,
+    estimate=(10.0750, 2.2930),
+    std_error=(1.582, 0.639),
+    log_likelihood=-163.58428,
+    recomputed=(10.0749, 2.2931),
+    recomputed_std_error={"bhhh": (1.5815, 0.6383), "hessian": (1.351, 0.554), "robust": (1.154, 0.483)},
+    myopic_estimate=(7.6358, 71.5133),
+    myopic_log_likelihood=-165.4585,
+    increments=(0.3919, 0.5953, 0.0128),
+)
+
 
 def folder():
     """The data folder, or None where there is none."""
@@ -165,6 +181,33 @@ def porto_taxi():
         n_states=links.link_id.size, links=links, nodes=nodes, trips=_paths(table["links"]),
         trip_id=_frozen(table["trip_id"], np.int64), split=_frozen(table["split"]),
         acyclic=_frozen(table["acyclic_links"] == "1"), has_u_turn=_frozen(table["has_uturn"] == "1"),
+    )
+
+
+@lru_cache(maxsize=None)
+def rust1987():
+    """Rust's bus engines, group 4: 37 buses, 4,292 monthly decisions on 90 mileage states of 5,000 miles each.
+
+    `state` and `action` (1 = the engine is replaced) of the decisions, rows of period 0 left out as Rust does; `bus`
+    tells them apart, in order of time. `transitions` lists the dense matrices of keeping and replacing: the mileage grows by
+    0, 1 or 2 states with the shares seen, `increments`, and stays below 90; a replaced engine moves on as from state 0.
+    `features` (90, 2, 2) for the rewards -RC (replace) and -0.001 theta_1 state (keep).
+    """
+    table = _columns(need("rust1987") / "group4.csv.gz")
+    later = table["period"].astype(np.int64) > 0
+    usage = table["usage"][later].astype(np.float64).astype(np.int64)
+    increments = np.bincount(usage) / usage.size
+    n = 90
+    keep = np.zeros((n, n))
+    for step, share in enumerate(increments):
+        np.add.at(keep, (np.arange(n), np.minimum(np.arange(n) + step, n - 1)), share)
+    features = np.zeros((n, 2, 2))
+    features[:, 0, 1] = -0.001 * np.arange(n)
+    features[:, 1, 0] = -1.0
+    return SimpleNamespace(
+        n_states=n, transitions=(_frozen(keep), _frozen(np.tile(keep[0], (n, 1)))), features=_frozen(features),
+        feature_names=RUST.names, increments=_frozen(increments), bus=_frozen(table["Bus_ID"][later], np.int64),
+        state=_frozen(table["state"][later], np.int64), action=_frozen(table["decision"][later], np.int64),
     )
 
 

@@ -12,7 +12,7 @@ from scipy.special import gammaln
 import fastirl as fi
 from fastirl import _core
 from fastirl import _reference as ref
-from fastirl.maxent import Objective
+from fastirl.objectives import RouteObjective as Objective
 from fastirl.route_choice import RouteModel
 
 # the kernels promise 1e-11 relative to max(1, |V|) and so do not agree to the last bit; near a radius of 1 neither does

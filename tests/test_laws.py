@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 
 import fastirl as fi
 from fastirl import _reference as ref
-from fastirl.maxent import Objective
+from fastirl.objectives import RouteObjective as Objective
 from fastirl.route_choice import RouteModel
 
 stoppings = pytest.mark.parametrize("stopping", small.STOPPING)

@@ -18,11 +18,12 @@ RANKS = {
     "link_features": 3, "turn_bans": 3, "trajectories": 3,
     "turns": 4, "matching": 4,
     "road_network": 5, "mdp": 5, "rewards": 5, "_value_solver": 5,
-    "route_choice": 6, "planning": 6,
-    "maxent": 7,
-    "plotting": 8, "datasets": 8,
-    "__init__": 9,
-    "__main__": 10,
+    "route_choice": 6, "planning": 6, "process_likelihood": 6,
+    "objectives": 7,
+    "maxent": 8,
+    "plotting": 9, "datasets": 9,
+    "__init__": 10,
+    "__main__": 11,
 }
 MODULES = sorted(path.stem for path in SOURCE.glob("*.py"))
 

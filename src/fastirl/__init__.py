@@ -7,6 +7,7 @@ from .exceptions import *  # noqa: F403
 from .maxent import MaxEntIRL
 from .mdp import MDP
 from .planning import policy_evaluation, soft_value_iteration, value_iteration, visitation_frequencies
+from .process_likelihood import process_log_likelihood
 from .rewards import LinearReward
 from .road_network import RoadNetwork
 from .route_choice import (
@@ -24,7 +25,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 __all__ = [
     "LinearReward", "MDP", "MaxEntIRL", "RoadNetwork", "Table", "Trajectories", "arcs_from_links",
     "choice_probabilities", "expand_two_way", "expected_flows", "policy_evaluation", "predict_routes",
-    "route_log_likelihood", "route_values", "sample_routes", "soft_value_iteration", "turn_bans_from_osm",
+    "process_log_likelihood", "route_log_likelihood", "route_values", "sample_routes", "soft_value_iteration", "turn_bans_from_osm",
     "value_iteration", "visitation_frequencies",
     *exceptions.__all__,
 ]

@@ -15,10 +15,10 @@ from scipy.sparse.linalg import splu
 from . import _planning
 from ._end_components import end_components, ends_surely, gains, reaches_end
 from ._parallel import thread_count
-from ._validation import whole_number
+from ._validation import plain, shown, whole_number
 from .exceptions import DivergenceError, InvalidInputError
 
-__all__ = ["Problem", "PolicyMatrix", "Run", "check_ends", "progress_of", "reachable_under"]
+__all__ = ["Problem", "PolicySolver", "Run", "solve_soft", "check_ends", "progress_of", "reachable_under"]
 
 _U = 2.0**-53  # unit roundoff
 _SMALL = 256  # states up to which a dense factorisation costs less than it risks
@@ -214,7 +214,7 @@ class PolicyMatrix:
         n = problem.mdp.n_states
         blocks = max(1, -(-n // _SOLVER_BLOCK))
         self.begin = np.linspace(0, n, blocks + 1).astype(np.int64)
-        self.system = self.slot = self.policy = None
+        self.system = self.slot = self.policy = self.turned = None
         self.work = np.zeros((6, n))  # zeros: entries that fill rows up read them
         self.dense = None
         self.n_krylov = 0
@@ -291,10 +291,12 @@ class PolicyMatrix:
             return self._direct(right, out, transposed)
         return residual
 
-    def transpose(self):
-        """Make ready for transposed solves: the transposed matrix takes the place of the matrix."""
-        if self.dense is None:
-            self.turned, self.system, self.slot = self.system.transposed(), None, None
+    def transpose(self, keep=True):
+        """Make ready for transposed solves; without `keep` the transposed matrix takes the place of the matrix."""
+        if self.dense is None and self.turned is None:
+            self.turned = self.system.transposed()
+            if not keep:
+                self.system = self.slot = None
 
     def longest(self, problem):
         """At least the expected number of steps to the end from any free state, checked; needs the transpose."""
@@ -318,6 +320,82 @@ class PolicyMatrix:
         except RuntimeError:
             return math.inf
         return 0.0 if np.isfinite(out).all() else math.inf
+
+
+class PolicySolver:
+    """Solutions of (I − γ P_π) x = b and of its transpose, refined in double precision; `problem` is of kind "policy"."""
+
+    def __init__(self, problem, adjoint_only=False):
+        self.problem, self.policy, self.adjoint_only = problem, problem.policy, adjoint_only
+        self.silent = problem.with_reward(np.zeros(problem.mdp.n_pairs))
+        self.matrix = PolicyMatrix(problem)
+        if _is_sure(self.policy):
+            self.matrix.set_rows(_places(problem.mdp, self.policy))
+        elif not self.matrix.set_mixed(self.policy):
+            raise InvalidInputError("a policy's matrix must have fewer than 65,535 next states in each row: this model is "
+                                    "denser; split its states")
+        self.n_iter = 0
+
+    def forward(self, right):
+        """x = (I − γ P_π)^-1 right; 0 in fixed states."""
+        right = np.where(self.problem.free, right, 0.0)
+
+        def residual(x, out):
+            self.silent.sweep(x, out)
+            np.subtract(out, x, out=out)
+            out += right
+            out[~self.problem.free] = 0.0
+
+        return self._refined(right, residual, False, False)
+
+    def adjoint(self, right, nonnegative=False):
+        """x = (I − γ P_π')^-1 right; 0 in fixed states."""
+        right, mdp = np.where(self.problem.free, right, 0.0), self.problem.mdp
+        pair = np.empty(mdp.n_pairs)
+
+        def residual(x, out):
+            _planning.push(self.problem.model, self.policy, x, pair, out)
+            out *= mdp.discount
+            np.subtract(out, x, out=out)
+            out += right
+            out[~self.problem.free] = 0.0
+
+        self.matrix.transpose(keep=not self.adjoint_only)
+        return self._refined(right, residual, True, nonnegative)
+
+    def _refined(self, right, residual, transposed, nonnegative):
+        x, best, rest, delta = np.zeros_like(right), math.inf, right.copy(), np.empty_like(right)
+        for _ in range(60):
+            if self.matrix.solve(rest, delta, 1e-6, transposed=transposed) == math.inf:
+                delta[:] = rest
+            new = x + delta
+            if nonnegative:
+                np.maximum(new, 0.0, out=new)
+            residual(new, rest)
+            self.n_iter += 1
+            size = float(np.abs(rest).sum())
+            if size < best:
+                x = new
+            # single precision inside: a step gains several digits until rounding is left
+            if size > 0.3 * best or size == 0.0:
+                break
+            best = size
+        residual(x, rest)
+        self.rest = float(np.abs(rest).sum() if transposed else np.abs(rest).max(initial=0.0))
+        return x
+
+
+def _is_sure(policy):
+    """Whether each state takes one pair only."""
+    return bool(((policy == 0) | (policy == 1)).all())
+
+
+def _places(mdp, policy):
+    """(n_states,) int32: the place of the pair taken among its state's."""
+    best = np.full(mdp.n_states, -1, np.int32)
+    taken = np.flatnonzero(policy == 1)
+    best[mdp.pair_state[taken]] = taken - mdp.pair_ptr[mdp.pair_state[taken]]
+    return best
 
 
 # -- solving an infinite horizon ----------------------------------------------------------------------
@@ -619,6 +697,18 @@ class _Steps:
         return weight
 
 
+def solve_soft(mdp, reward, value=None, tol=1e-11, n_threads=None):
+    """(problem, value, policy, bound) of a soft problem at temperature 1, as closely as rounding lets it; for learning."""
+    problem = Problem(mdp, reward, "soft", 1.0, n_threads=n_threads)
+    start = np.zeros(mdp.n_states) if value is None else np.where(problem.free, value, 0.0)
+    if not problem.discounted:
+        check_ends(problem)
+    run = Run(problem, tol, 5000, start, None).run("auto")
+    policy, ahead = np.empty(mdp.n_pairs), np.empty(mdp.n_states)
+    problem.sweep(run.value, ahead, policy)
+    return problem, run.value, policy, run.bound.total
+
+
 def reachable_under(mdp, policy, start):
     """(n_states,) bool: states that the policy can come to from these."""
     matrix = mdp.transition_matrix(policy)
@@ -652,7 +742,7 @@ def check_ends(problem):
     if stuck.any():
         what = "under this policy" if problem.kind == "policy" else "with certainty under some policy"
         raise InvalidInputError(
-            f"at discount 1 every state must be able to end, {what}: state {_label(mdp, np.argmax(stuck))} cannot "
+            f"at discount 1 every state must be able to end, {what}: state {shown(mdp.state_ids[np.argmax(stuck)])} cannot "
             f"({int(stuck.sum())} such states); name terminal states, or use a discount below 1 or a horizon"
         )
     if problem.kind == "policy":
@@ -663,23 +753,15 @@ def check_ends(problem):
         if not (high < 0).all():
             component = int(np.argmax(~(high < 0)))
             states = np.flatnonzero(label == component)
-            names = [_label(mdp, s) for s in states[:4]] + (["…"] if states.size > 4 else [])
+            names = [shown(mdp.state_ids[s]) for s in states[:4]] + (["…"] if states.size > 4 else [])
             raise DivergenceError(
                 "at discount 1 a process that never ends must lose reward for ever"
                 f"{', its entropy counted' if problem.soft else ''}: among the states {', '.join(names)} it can stay and "
                 f"gains up to {max(float(high[component]), 0.0):.6g} a step; make rewards there negative, or use a "
                 "discount below 1 or a horizon",
-                cycle=tuple(_plain(mdp.state_ids[s]) for s in states[:100]), n_states=int(states.size),
+                cycle=tuple(plain(mdp.state_ids[s]) for s in states[:100]), n_states=int(states.size),
             )
     return best
-
-
-def _plain(label):
-    return label.item() if isinstance(label, np.generic) else label
-
-
-def _label(mdp, state):
-    return repr(_plain(mdp.state_ids[state]))
 
 
 def _size(value):

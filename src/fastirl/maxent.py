@@ -9,20 +9,23 @@ import json
 import math
 import sys
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, sparse, stats
 
 from . import route_choice
 from ._validation import float_vector, one_of, positive_number, whole_number
 from .exceptions import (
     ConvergenceWarning, DivergenceError, IdentificationWarning, InvalidInputError, NotFittedError, UndecidedError,
 )
+from .mdp import MDP
+from .objectives import ProcessObjective, RouteObjective
+from .planning import soft_value_iteration
+from .process_likelihood import OBJECTIVES, ProcessModel, match_steps, process_log_likelihood
 from .results import LikelihoodRatioTest, Ratio, Route
 from .rewards import LinearReward
 from .road_network import RoadNetwork
-from .route_choice import Observed, RouteModel, plain, solve_queries
+from .route_choice import RouteModel, plain
 from .tables import Table
 from .trajectories import Trajectories
 
@@ -35,125 +38,13 @@ _FEW = 25
 _WEAK = 10.0
 
 
-@dataclass(frozen=True)
-class _Point:
-    """Everything known at one vector of free weights. Matrices are of the log likelihood's negative."""
-
-    value: float
-    gradient: np.ndarray
-    scores: object = None
-    hessian: object = None
-    bound: float = 0.0
-
-
-class _Seen:
-    """(features, utility) that a group sees, the last few kept: several threads ask, and a callable may be slow."""
-
-    def __init__(self, net, reward, weights):
-        self._net, self._reward, self._weights, self._kept = net, reward, weights, {}
-
-    def __call__(self, group):
-        found = self._kept.get(group)
-        if found is None:
-            features = self._net.group_features(group)
-            found = features, np.ascontiguousarray(self._reward.utility(features, self._weights))
-            if len(self._kept) >= 16:
-                self._kept.clear()
-            self._kept[group] = found
-        return found
-
-
-class Objective:
-    """Log likelihood of trips in the free weights, with derivatives; the last points are kept."""
-
-    def __init__(self, net, matched, reward, model):
-        self.net, self.matched, self.reward, self.model = net, matched, reward, model
-        self.observed = Observed(net, matched, model, callable(net.features))
-        self._code = {group: code for code, group in enumerate(self.observed.groups)}
-        self.free, self.held = reward.layout(net.feature_names)
-        self.n_evaluations = 0
-        self._kept = {}
-
-    def forget(self):
-        """Drop the kept points, so that the next evaluation is a real one."""
-        self._kept.clear()
-
-    def weights(self, theta):
-        full = self.held.copy()
-        full[self.free] = theta
-        return full
-
-    def at(self, theta, order):
-        """The point at θ; order 1 has the gradient, order 2 scores and Hessian too. Divergence raises."""
-        key = theta.tobytes()
-        found = self._kept.get(key)
-        if found is None or (isinstance(found, _Point) and order == 2 and found.scores is None):
-            try:
-                found = self._evaluate(theta, order)
-            except (DivergenceError, UndecidedError) as error:
-                # an infeasible point is asked for again by the optimiser: its failure is an answer too
-                found = error
-            if len(self._kept) > 3:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = found
-        if not isinstance(found, _Point):
-            raise found
-        return found
-
-    def _evaluate(self, theta, order):
-        self.n_evaluations += 1
-        observed, weight, by_group = self.observed, self.matched.weight, callable(self.net.features)
-        seen = _Seen(self.net, self.reward, self.weights(theta))
-        n, k = len(self.matched), self.held.size
-        path, sums = np.empty(n), np.empty((n, k))
-        spread, expected, flows = np.zeros((k, k)), np.zeros(k), np.zeros(self.net.n_arcs)
-
-        def observe(group, flow):
-            """What the trips of a group did, and the features expected of them."""
-            which = observed.trips_of(self._code[group])
-            features, utility = seen(group)
-            path[which] = observed.observed_utility(which, utility)
-            sums[which], inside = observed.observed_features(which, utility, features)
-            np.add(spread, inside, out=spread)
-            np.add(expected, self.reward.pull_back(features, flow), out=expected)
-
-        curved = order == 2 and self.model.max_steps is None
-        found = solve_queries(
-            self.net, observed.queries, self.model, lambda group: seen(group)[1],
-            weight=-(observed.coefficient.T @ weight), hessian=curved,
-            features_of=(lambda group: seen(group)[0]) if order == 2 else None,
-            # a group is one batch; batches of the one utility for all are summed first, its features enter once
-            on_batch=observe if by_group else lambda group, flow: np.add(flows, flow, out=flows),
-        )
-        if not by_group:
-            observe(None, flows)
-        per_trip = path + observed.coefficient @ found["value"]
-        free = self.free
-        gradient = (weight @ sums - expected)[free]
-        scores = hessian = None
-        if order == 2:
-            scores = (sums + observed.coefficient @ found["tangent"])[:, free]
-            if curved:
-                hessian = (found["hessian"] - spread)[np.ix_(free, free)]
-        return _Point(float(weight @ per_trip), gradient, scores, hessian, found["bound"])
-
-    def hessian_by_differences(self, theta, scale):
-        """−∂²L by central differences of the exact gradient: for paths of bounded length."""
-        columns = []
-        for j in range(theta.size):
-            step = np.zeros(theta.size)
-            step[j] = 1e-4 / scale[j]
-            up, down = self.at(theta + step, 1).gradient, self.at(theta - step, 1).gradient
-            columns.append((down - up) / (2 * step[j]))
-        matrix = np.array(columns)
-        return 0.5 * (matrix + matrix.T)
-
-
 class MaxEntIRL:
     """Learn the weights of a linear reward from trips by maximum-entropy inverse reinforcement learning.
 
-    P(path | o, d) ∝ exp(θ'x(path)) over all paths from o to d, x the sum of arc features; θ maximises the likelihood
-    of the observed trips, Σ_n w_n (θ'x(path_n) − V_{d_n}(o_n)), where V is the log-sum over paths.
+    On a road network P(path | o, d) ∝ exp(θ'x(path)) over all paths from o to d, x the sum of arc features; θ maximises
+    the likelihood of the observed trips, Σ_n w_n (θ'x(path_n) − V_{d_n}(o_n)), where V is the log-sum over paths. On an
+    :class:`MDP` the rewards are Xθ per state-action pair and travellers plan with the model's own discount: π(a | s) =
+    exp(Q − V) of maximum causal entropy (Ziebart 2010), which is the dynamic discrete choice of Rust (1987).
 
     Parameters
     ----------
@@ -162,6 +53,9 @@ class MaxEntIRL:
         destination offers an exit that a traveller may pass by)
     discount : γ in (0, 1]; below 1 the likelihood exists at every θ
     max_steps : paths of at most this many arcs (discount 1 only); the likelihood exists at every θ
+    objective : on an MDP, "likelihood" (Σ log π of the choices, with standard errors) or "feature_matching" (the dual of
+        maximum causal entropy: observed = expected discounted features). On a road network they are the same
+    horizon : on an MDP, the number of decisions; None for an infinite horizon
     optimizer : "auto", "newton" (exact Hessian in a trust region), "bhhh" (outer product of scores in a trust region),
         "lbfgs". "auto" is "newton" with at most 25 free weights and no max_steps, else "lbfgs"
     start : (k_free,) free weights to start from, or a mapping of names; by default a feasible start is searched
@@ -189,8 +83,8 @@ class MaxEntIRL:
     travellers. Trip weights are frequencies: a weight of 2 is the same as the trip twice.
     """
 
-    def __init__(self, reward=None, stopping="first_arrival", discount=1.0, max_steps=None, *, optimizer="auto",
-                 start=None, max_iter=200, tol=1e-9, on_invalid="error", parallel="error", method="auto",
+    def __init__(self, reward=None, stopping="first_arrival", discount=1.0, max_steps=None, *, objective="likelihood",
+                 horizon=None, optimizer="auto", start=None, max_iter=200, tol=1e-9, on_invalid="error", parallel="error", method="auto",
                  value_tol=route_choice.DEFAULT_TOL, max_sweeps=20_000, n_threads=None, progress=None):
         self.reward = LinearReward() if reward is None else reward
         if not hasattr(self.reward, "layout"):
@@ -202,6 +96,8 @@ class MaxEntIRL:
         # plain numbers, so that the fit can be written as JSON
         self.discount = positive_number("discount", discount, upper=1.0)
         self.max_steps = None if max_steps is None else whole_number("max_steps", max_steps)
+        self.objective = one_of("objective", objective, OBJECTIVES)
+        self.horizon = None if horizon is None else whole_number("horizon", horizon, lower=1)
         self.optimizer = one_of("optimizer", optimizer, _OPTIMIZERS)
         self.start = start
         self.max_iter = whole_number("max_iter", max_iter, lower=1)
@@ -232,13 +128,14 @@ class MaxEntIRL:
 
     # -- fit
 
-    def fit(self, net, trips):
-        """Learn from trips on a network.
+    def fit(self, net, trips, features=None):
+        """Learn from trips on a road network, or from trajectories on a Markov decision process.
 
         Parameters
         ----------
-        net : RoadNetwork
-        trips : Trajectories
+        net : RoadNetwork, or MDP
+        trips : Trajectories; on an MDP of states and actions (labels, by default indices)
+        features : on an MDP, dense or sparse as of :meth:`MDP.with_features`; by default the model's own
 
         Returns
         -------
@@ -246,8 +143,8 @@ class MaxEntIRL:
 
         Raises
         ------
-        InvalidInputError : no trips, or none of a weight above 0
-        InvalidTripError : a trip that does not fit the network or the stopping rule
+        InvalidInputError : no trips, none of a weight above 0, or settings that are for the other kind of model
+        InvalidTripError : a trip that does not fit the model or the stopping rule
         DivergenceError : no feasible start was found, or `start` is not feasible
 
         Warns
@@ -255,28 +152,82 @@ class MaxEntIRL:
         ConvergenceWarning : the iteration stopped before `tol`
         IdentificationWarning : the data do not identify a weight or a combination
         DroppedTripsWarning : trips were dropped or truncated (on_invalid)
+
+        Notes
+        -----
+        On an MDP `stopping`, `discount`, `max_steps`, `on_invalid` and `parallel` keep their defaults: the model has the
+        discount and the terminal states, and a trip that it cannot make is an error.
         """
+        if isinstance(net, MDP):
+            return self._fit_process(net, trips, features)
+        if features is not None:
+            raise InvalidInputError("`features` go with an MDP: on a road network pass net.with_features(X, names)")
+        if self.horizon is not None:
+            raise InvalidInputError(f"`horizon` goes with an MDP: got {self.horizon} on a road network; use max_steps")
         if not isinstance(net, RoadNetwork):
             raise InvalidInputError(
-                f"`net` must be a RoadNetwork: got {type(net).__name__}; build one with RoadNetwork.from_links or from_arcs"
+                f"`net` must be a RoadNetwork or an MDP: got {type(net).__name__}; build one with RoadNetwork.from_links or "
+                "from_arcs, or MDP"
             )
         model = self._model()
         matched = net.match(trips, self.stopping, on_invalid=self.on_invalid, max_steps=self.max_steps,
                             parallel=self.parallel)
         route_choice.warn_dropped(matched, len(trips), self.on_invalid, "dropped_")
         _refuse_no_weight(matched)
-        objective = Objective(net, matched, self.reward, model)
+        objective = RouteObjective(net, matched, self.reward, model)
         scale = _feature_scale(net, objective.observed.groups)[objective.free]
         idle = _idle_features(net, objective.observed.groups)[objective.free]
         search = _Search(objective, scale, self._chosen_optimizer(objective.free.sum()), self.max_iter, self.tol,
                          self.progress)
-        theta = search.run(np.where(idle, 0.0, self._start(objective, scale)))
+        theta = search.run(np.where(idle, 0.0, self._start(objective, scale, net.feature_names)))
         # a weight that enters no utility: no step along it means anything
         theta[idle] = 0.0
         point, hessian = search.finish(theta)
         self._keep(net, matched, objective, search, theta, point, hessian)
         self._warn(self._unidentified(scale))
         return self
+
+    def _fit_process(self, mdp, trips, features):
+        for name, value, default in (("stopping", self.stopping, "first_arrival"), ("discount", self.discount, 1.0),
+                                     ("max_steps", self.max_steps, None), ("on_invalid", self.on_invalid, "error"),
+                                     ("parallel", self.parallel, "error")):
+            if value != default:
+                raise InvalidInputError(f"`{name}` goes with road networks: got {value!r} on an MDP, which has its own "
+                                        "discount and terminal states; leave it out (for a horizon pass horizon=)")
+        if features is not None:
+            mdp = mdp.with_features(features)
+        if mdp.features is None:
+            raise InvalidInputError("an MDP needs features to learn a linear reward: this one has none; pass features=, or "
+                                    "mdp.with_features(X, names)")
+        steps = match_steps(mdp, trips, self.horizon)
+        _refuse_no_weight(steps)
+        objective = ProcessObjective(mdp, steps, self.reward, mdp.features, mdp.feature_names, self.objective, self.horizon,
+                                     self.value_tol, self.n_threads)
+        scale, idle = _column_scale(mdp.features)
+        scale, idle = scale[objective.free], idle[objective.free]
+        search = _Search(objective, scale, self._chosen_optimizer(objective.free.sum()), self.max_iter, self.tol,
+                         self.progress)
+        start = self._start(objective, scale, mdp.feature_names)
+        theta = search.run(np.where(idle, 0.0, start))
+        theta[idle] = 0.0
+        point, hessian = search.finish(theta)
+        self._keep_process(mdp, steps, objective, search, theta, point, hessian)
+        self._warn(self._unidentified(scale))
+        return self
+
+    def _keep_process(self, mdp, steps, objective, search, theta, point, hessian):
+        self._keep_common(objective, search, theta, point, hessian, steps.weight, steps.cluster)
+        self.net_, self.feature_names_ = mdp, mdp.feature_names
+        self._of_process = True
+        self.objective_value_ = point.value
+        self.log_likelihood_ = point.value
+        if self.objective == "feature_matching":
+            likelihood = ProcessModel(mdp, steps, "likelihood", self.horizon, self.value_tol, self.n_threads)
+            self.log_likelihood_ = likelihood.at(objective.utility(theta))["value"]
+        choices = np.diff(mdp.pair_ptr)[mdp.pair_state[steps.pair]]
+        self.null_log_likelihood_ = float(-(steps.weight[steps.trip] @ np.log(choices)))
+        self.n_trips_, self.n_steps_ = len(steps), int(steps.pair.size)
+        self.dropped_ = Table({})
 
     def _chosen_optimizer(self, n_free):
         if self.optimizer != "auto":
@@ -290,8 +241,8 @@ class MaxEntIRL:
             return "lbfgs"
         return "newton" if self.max_steps is None else "lbfgs"
 
-    def _start(self, objective, scale):
-        names = [name for name, free in zip(objective.net.feature_names, objective.free) if free]
+    def _start(self, objective, scale, names):
+        names = [name for name, free in zip(names, objective.free) if free]
         if self.start is None:
             return _feasible_start(objective, scale)
         start = self.start
@@ -307,24 +258,28 @@ class MaxEntIRL:
         return theta
 
     def _keep(self, net, matched, objective, search, theta, point, hessian):
-        weight, scores = matched.weight, point.scores
+        self._keep_common(objective, search, theta, point, hessian, matched.weight, matched.cluster)
         self.net_ = net
+        self._of_process = False
+        self.feature_names_ = net.feature_names
+        self.log_likelihood_ = self.objective_value_ = point.value
+        self.null_log_likelihood_ = _null_log_likelihood(net, matched, self.stopping)
+        self.n_trips_ = len(matched)
+        self.n_steps_ = int(matched.arc.size)
+        self.dropped_ = matched.report
+
+    def _keep_common(self, objective, search, theta, point, hessian, weight, cluster):
+        scores = point.scores
         self.coef_ = objective.weights(theta)
         self.free_ = objective.free
-        self.feature_names_ = net.feature_names
-        self.log_likelihood_ = point.value
-        self.null_log_likelihood_ = _null_log_likelihood(net, matched, self.stopping)
         self.converged_, self.message_ = search.converged, search.message
         self.n_iter_, self.n_evaluations_ = search.n_iter, objective.n_evaluations
         self.gain_, self.error_bound_ = search.gain, point.bound
-        self.n_trips_ = len(matched)
         self.weight_sum_ = float(weight.sum())
-        self.n_steps_ = int(matched.arc.size)
-        self.dropped_ = matched.report
         # sums that the covariances need; scores are of the log likelihood, weights are frequencies
         self._information = {"hessian": hessian, "bhhh": (scores * weight[:, None]).T @ scores}
-        if matched.cluster is not None:
-            _, code = np.unique(matched.cluster, return_inverse=True)
+        if cluster is not None:
+            _, code = np.unique(cluster, return_inverse=True)
             sums = np.zeros((code.max() + 1, scores.shape[1]))
             np.add.at(sums, code.reshape(-1), scores * weight[:, None])
             self._information["clustered"] = sums.T @ sums
@@ -384,6 +339,11 @@ class MaxEntIRL:
         """
         self._require_fit()
         one_of("kind", kind, _COVARIANCES)
+        if self.objective == "feature_matching" and self._of_process and kind in ("hessian", "bhhh"):
+            raise InvalidInputError(
+                f"{kind} standard errors rest on a likelihood: objective='feature_matching' maximises none under stochastic "
+                "dynamics; use kind='robust' or 'clustered', or fit with objective='likelihood'"
+            )
         if kind == "clustered" and "clustered" not in self._information:
             raise InvalidInputError(
                 "clustered standard errors need trips with a cluster: the fitted ones have none; "
@@ -551,7 +511,7 @@ class MaxEntIRL:
         if not self.free_.all():
             columns["held"] = held
         notes = [
-            f"log likelihood {ll:.3f}, null {null:.3f} (each arc out of a state equally likely)",
+            f"log likelihood {ll:.3f}, null {null:.3f} (each {self._choice_word} out of a state equally likely)",
             (f"rho² {1 - ll / null:.4f}, adjusted {1 - (ll - k) / null:.4f}, " if null < 0
              else "no rho² as the null is 0, ") + f"AIC {2 * k - 2 * ll:.3f}, BIC {k * math.log(n) - 2 * ll:.3f}",
             f"{self.n_trips_:,} trips, {self.n_steps_:,} steps"
@@ -563,12 +523,72 @@ class MaxEntIRL:
         for names in self.unidentified_:
             notes.append(f"NOT identified by the data{' apart from each other' * (len(names) > 1)}: {', '.join(names)}")
         formats = {"estimate": ".4f", "s.e.": ".4f", "t": ".2f", "p": ".4f"}
-        title = f"Maximum-entropy IRL, stopping={self.stopping!r}" + (
+        title = f"Maximum-entropy IRL, {self._setting_words()}" + (
             f", discount={self.discount:g}" if self.discount != 1 else "") + (
             f", max_steps={self.max_steps}" if self.max_steps is not None else "")
         return Table(columns, title=title, notes=notes, formats=formats)
 
-    # -- use
+    @property
+    def _choice_word(self):
+        return "action" if self._of_process else "arc"
+
+    def _setting_words(self):
+        if not self._of_process:
+            return f"stopping={self.stopping!r}"
+        return f"objective={self.objective!r}" + (f", horizon={self.horizon}" if self.horizon else "")
+
+    # -- use on a decision process
+
+    def _process(self, mdp):
+        self._require_fit()
+        mdp = getattr(self, "net_", None) if mdp is None else mdp
+        if not isinstance(mdp, MDP):
+            raise InvalidInputError(
+                f"this needs an MDP: got {type(mdp).__name__}; pass mdp=, or fit on one (on a road network see utility, "
+                "choice_probabilities and sample_routes)")
+        if mdp.feature_names != self.feature_names_:
+            raise InvalidInputError(
+                f"the model's features must be those of the fit: they are {', '.join(mdp.feature_names) or 'none'}, the "
+                f"fit's {', '.join(self.feature_names_)}; use mdp.with_features(X, names)")
+        return mdp
+
+    def pair_rewards(self, mdp=None):
+        """(n_pairs,) learned rewards Xθ of an MDP's state-action pairs, by default of the fitted one.
+
+        Parameters
+        ----------
+        mdp : MDP with the fit's features
+
+        Returns
+        -------
+        (n_pairs,) array
+
+        Raises
+        ------
+        InvalidInputError, NotFittedError
+        """
+        mdp = self._process(mdp)
+        return np.ascontiguousarray(self.reward.utility(mdp.features, self.coef_))
+
+    def policy(self, mdp=None):
+        """The soft policy π = exp(Q − V) of the learned rewards.
+
+        Parameters
+        ----------
+        mdp : MDP with the fit's features, by default the fitted one
+
+        Returns
+        -------
+        (n_pairs,) probabilities of the pairs, or (horizon, n_pairs)
+
+        Raises
+        ------
+        InvalidInputError, DivergenceError, NotFittedError
+        """
+        mdp = self._process(mdp)
+        return soft_value_iteration(mdp, self.pair_rewards(mdp), "pair", horizon=self.horizon, n_threads=self.n_threads).policy
+
+    # -- use on a road network
 
     def utility(self, net=None, group=None):
         """Utilities Xθ of a network's arcs.
@@ -626,12 +646,19 @@ class MaxEntIRL:
         InvalidTripError, DivergenceError, UndecidedError, NotFittedError
         """
         self._require_fit()
+        if self._of_process:
+            return self._process_likelihoods(trips, net).per_trip
         net = self._net(net)
         utility = (lambda group: self.utility(net, group)) if callable(net.features) else self.utility(net)
         return route_choice.route_log_likelihood(
             net, utility, trips, gradient=False, on_invalid=on_invalid, parallel=self.parallel, n_threads=self.n_threads,
             **self._settings(),
         ).per_trip
+
+    def _process_likelihoods(self, trips, mdp):
+        mdp = self._process(mdp)
+        return process_log_likelihood(mdp, self.pair_rewards(mdp), trips, reward_on="pair", horizon=self.horizon,
+                                      gradient=False, tol=self.value_tol, n_threads=self.n_threads)
 
     def score(self, trips, net=None, *, on_invalid="error"):
         """Mean log likelihood per trip, Σ w_n log L_n / Σ w_n over the trips kept.
@@ -650,6 +677,11 @@ class MaxEntIRL:
         InvalidTripError, DivergenceError, UndecidedError, NotFittedError
         """
         self._require_fit()
+        if self._of_process:
+            found = self._process_likelihoods(trips, net)
+            if not trips.weight.sum() > 0:
+                _refuse_no_weight(trips)
+            return float(np.average(found.per_trip, weights=trips.weight))
         kept = self._net(net).match(trips, self.stopping, on_invalid=on_invalid, max_steps=self.max_steps,
                                     parallel=self.parallel)
         _refuse_no_weight(kept)
@@ -889,7 +921,8 @@ class MaxEntIRL:
         reward = {"fixed": self.reward.fixed}
         text = json.dumps({
             "format": "fastirl.MaxEntIRL", "version": 1, "reward": reward, "stopping": self.stopping,
-            "discount": self.discount, "max_steps": self.max_steps, "optimizer": self.optimizer, "tol": self.tol,
+            "discount": self.discount, "max_steps": self.max_steps, "objective": self.objective, "horizon": self.horizon,
+            "model": "process" if self._of_process else "network", "optimizer": self.optimizer, "tol": self.tol,
             "value_tol": self.value_tol, "max_sweeps": self.max_sweeps, "max_iter": self.max_iter,
             "on_invalid": self.on_invalid, "parallel": self.parallel,
             "feature_names": list(self.feature_names_), "coef": self.coef_.tolist(), "free": self.free_.tolist(),
@@ -951,7 +984,9 @@ class MaxEntIRL:
         model = cls(LinearReward(data["reward"]["fixed"]), data["stopping"], data["discount"], data["max_steps"],
                     optimizer=data["optimizer"], tol=data["tol"], value_tol=data["value_tol"],
                     max_sweeps=data["max_sweeps"], max_iter=data["max_iter"], on_invalid=data["on_invalid"],
-                    parallel=data["parallel"])
+                    parallel=data["parallel"], objective=data.get("objective", "likelihood"),
+                    horizon=data.get("horizon"))
+        model._of_process = data.get("model") == "process"
         model.feature_names_ = tuple(data["feature_names"])
         model.coef_, model.free_ = np.array(data["coef"]), np.array(data["free"], bool)
         for name in ("log_likelihood", "null_log_likelihood", "converged", "message", "n_iter", "n_evaluations", "gain",
@@ -1129,9 +1164,21 @@ def _idle_features(net, groups):
     return idle
 
 
+def _column_scale(features):
+    """(scale, idle) of the columns of a dense or sparse matrix: root mean square where not 0; 0 everywhere."""
+    if not sparse.issparse(features):
+        return _root_mean_square(features), ~(features != 0).any(axis=0)
+    squares = np.asarray(features.power(2).sum(axis=0)).ravel()
+    counts = np.bincount(features.tocoo().col[features.data != 0], minlength=features.shape[1])
+    return np.where(squares > 0, np.sqrt(squares / np.maximum(counts, 1)), 1.0), squares == 0
+
+
 def _feature_scale(net, groups):
     """(k,) root mean square of each feature where it is not 0; 1 for a feature that is 0 everywhere."""
-    features = net.group_features(groups[0])
+    return _root_mean_square(net.group_features(groups[0]))
+
+
+def _root_mean_square(features):
     counts = np.maximum((features != 0).sum(axis=0), 1)
     scale = np.sqrt((features**2).sum(axis=0) / counts)
     return np.where(scale > 0, scale, 1.0)
@@ -1143,7 +1190,9 @@ def _feasible_start(objective, scale):
     Features that are nowhere negative get a negative weight, those nowhere positive a positive one, the others 0. With
     a discount or a bound on length every start is feasible.
     """
-    features = objective.net.group_features(objective.observed.groups[0])[:, objective.free]
+    features = objective.sample_features()[:, objective.free]
+    if isinstance(objective, ProcessObjective) and objective.always_exists:
+        return np.zeros(features.shape[1])
     direction = np.where((features >= 0).all(axis=0), -1.0, np.where((features <= 0).all(axis=0), 1.0, 0.0))
     direction[(features == 0).all(axis=0)] = 0.0
     # a dummy or a rare feature prices few arcs; the ones that price every arc decide whether loops are finite
@@ -1160,7 +1209,7 @@ def _feasible_start(objective, scale):
         except (DivergenceError, UndecidedError) as error:
             failure = error
             size *= 2.0
-    if objective.model.discount < 1.0:
+    if objective.always_exists:
         # there every start is feasible: what fails is the solve, and it says so itself
         raise failure
     raise DivergenceError(

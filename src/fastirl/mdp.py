@@ -943,6 +943,9 @@ class MDP:
     def _name(self, state, action):
         return f"state {shown(self.state_ids[state])}, action {shown(self.action_ids[action])}"
 
+    def _shown_state(self, state):
+        return shown(self.state_ids[state])
+
     def _pair(self, pair):
         return self._name(self.pair_state[pair], self.pair_action[pair])
 

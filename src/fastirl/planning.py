@@ -17,7 +17,7 @@ import numpy as np
 
 from . import _planning
 from ._validation import float_vector, one_of, positive_number, whole_number
-from ._value_solver import PolicyMatrix, Problem, Run, check_ends, progress_of, reachable_under
+from ._value_solver import PolicySolver, Problem, Run, check_ends, progress_of, reachable_under
 from .exceptions import ConvergenceWarning, InvalidInputError
 from .mdp import MDP
 from .results import PlanningResult, VisitationResult
@@ -396,48 +396,19 @@ def _by_time(problem, policies, start, horizon, tol):
 
 
 def _visits(problem, start, tol):
-    """Refinement in double precision around the solver, until the residual is within what is asked or is rounding."""
     mdp, policy = problem.mdp, problem.policy
-    n = mdp.n_states
-    matrix = PolicyMatrix(problem)
-    (matrix.set_rows(_places(mdp, policy)) if _is_sure(policy) else matrix.set_mixed(policy))
-    matrix.transpose()
-    steps = 1.0 / (1.0 - problem.beta_most) if problem.discounted else matrix.longest(problem)
-    visits, delta, there, pair = np.zeros(n), np.empty(n), np.empty(n), np.empty(mdp.n_pairs)
-    wanted = np.where(problem.free, start, 0.0)
-    rounding = (problem.entries + problem.choices + 8) * _U
-    bound, best, n_iter = math.inf, math.inf, 0
-    while True:
-        _planning.push(problem.model, policy, visits, pair, there)
-        n_iter += 1
-        residual = wanted + np.where(problem.free, mdp.discount * there, 0.0) - visits
-        total = float(visits.sum())
-        floor = rounding * 4 * total * steps + 8 * _U * total
-        bound = float(np.abs(residual).sum()) * steps + floor
-        if bound <= max(tol * total, 2 * floor) or n_iter > 60 or (n_iter > 6 and bound > 0.5 * best):
-            break
-        best = min(best, bound)
-        if matrix.solve(residual, delta, 1e-6, transposed=True) == math.inf:
-            delta[:] = residual
-        visits += delta
-        np.maximum(visits, 0.0, out=visits)
+    solver = PolicySolver(problem, adjoint_only=True)
+    steps = 1.0 / (1.0 - problem.beta_most) if problem.discounted else solver.matrix.longest(problem)
+    visits = solver.adjoint(start, nonnegative=True)
+    pair, there = np.empty(mdp.n_pairs), np.empty(mdp.n_states)
+    _planning.push(problem.model, policy, visits, pair, there)
+    total = float(visits.sum())
+    floor = ((problem.entries + problem.choices + 8) * 4 * steps + 8) * _U * total
+    bound = solver.rest * steps + floor
     arrived = np.where(mdp.terminal, start + mdp.discount * there, 0.0)
     state = np.where(mdp.terminal, arrived, visits)
-    result = VisitationResult(state, pair, bound, bool(bound <= max(tol * total, 2 * floor)), n_iter)
+    result = VisitationResult(state, pair, bound, bool(bound <= max(tol * total, 2 * floor)), solver.n_iter)
     if not result.converged:
         warnings.warn(f"`tol` must be met: the error is at most {bound:.3g}, asked was {tol * total:.3g}; raise tol, or "
                       "lower the discount", ConvergenceWarning, stacklevel=3)
     return result
-
-
-def _is_sure(policy):
-    """Whether each state takes one pair only."""
-    return bool(((policy == 0) | (policy == 1)).all())
-
-
-def _places(mdp, policy):
-    """(n_states,) int32: the place of the pair taken among its state's."""
-    best = np.full(mdp.n_states, -1, np.int32)
-    taken = np.flatnonzero(policy == 1)
-    best[mdp.pair_state[taken]] = taken - mdp.pair_ptr[mdp.pair_state[taken]]
-    return best

@@ -7,7 +7,7 @@ import numpy as np
 
 __all__ = [
     "Connectivity", "RouteLogLikelihood", "RouteValues", "Route", "Ratio", "LikelihoodRatioTest",
-    "PlanningResult", "VisitationResult",
+    "PlanningResult", "VisitationResult", "ProcessLogLikelihood",
 ]
 
 
@@ -229,3 +229,27 @@ class VisitationResult:
 
     def __array__(self, dtype=None, copy=None):
         return np.array(self.state, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class ProcessLogLikelihood:
+    """Log likelihood of trajectories on a Markov decision process, and its derivative in the rewards.
+
+    Attributes
+    ----------
+    value : float, sum of weight * per_trip
+    per_trip : (n_trips,)
+    gradient : (n_pairs,) derivative of `value` in each pair's reward, or None where it was not asked
+    objective : "likelihood" or "feature_matching"
+    error_bound : float, proven bound on the error of every V used, relative to max(1, |V|), rounding included
+    converged : bool, error_bound is within the tolerance
+    horizon : int or None
+    """
+
+    value: float
+    per_trip: np.ndarray
+    gradient: object
+    objective: str
+    error_bound: float
+    converged: bool
+    horizon: object
