@@ -763,6 +763,19 @@ def test_a_loop_with_one_dear_step_does_not_diverge(method):
     np.testing.assert_allclose(found.value, [0, 1, -1, 0], atol=1e-7, rtol=0)
 
 
+@pytest.mark.parametrize("begin", (None, [0.0, 5.0, 0.0], [40.0, -40.0, 0.0]))
+@pytest.mark.parametrize("temperature", (1.0, 0.1, 0.01, 1e-3))
+@pytest.mark.parametrize("method", SOFT)
+def test_a_first_policy_that_all_but_never_ends_is_no_trap(method, temperature, begin):
+    """At V = 0 wandering about for -1 looks better than ending for -2, by exp(1 / T): I - P is singular to rounding."""
+    matrix = np.array([[0.888, 0.112, 0.0], [0.37, 0.0, 0.63], [0.836, 0.164, 0.0], [0.0, 0.36, 0.64]])
+    mdp = MDP.from_pairs(matrix, [0, 0, 1, 1], [0, 1, 0, 1], 1.0, terminal=[2])
+    problem = small.Problem(mdp, np.array([-1.0, -2.0, -1.9, -2.6]))
+    found = solve("soft", problem, method, temperature, max_iter=1000, initial_value=begin)
+    assert found.converged
+    assert small.distance(found.value, small.accurate_values(problem, temperature)) <= found.error_bound
+
+
 @pytest.mark.parametrize("method", SOFT)
 def test_soft_choices_that_outgrow_the_cost_of_steps_diverge(method):
     dear, cheap = small.grid(4, 0.0, 1.0, step=-2.0), small.grid(4, 0.0, 1.0, step=-0.1)

@@ -46,7 +46,7 @@ cdef extern from "_sweeps.h" nogil:
         const float* value
     ctypedef struct sweeps_kernels:
         void (*hard)(const sweeps_model* m, int64_t first, int64_t last, const double* value, double* out,
-                     int32_t* best, double* least, double* most) noexcept nogil
+                     int32_t* best, double* q, double* least, double* most) noexcept nogil
         void (*soft)(const sweeps_model* m, int64_t first, int64_t last, const double* value, double* out,
                      double* policy, double* q, double* least, double* most) noexcept nogil
         void (*q)(const sweeps_model* m, int64_t first, int64_t last, const double* value, double* q) noexcept nogil
@@ -55,9 +55,9 @@ cdef extern from "_sweeps.h" nogil:
         void (*exp_all)(int64_t n, double* x) noexcept nogil
         void (*log_all)(int64_t n, double* x) noexcept nogil
         void (*lower)(const sweeps_system* m, int64_t block, const double* b, double* y) noexcept nogil
-        void (*back)(const sweeps_system* m, int64_t block, double alpha, const double* v, double* r,
-                     double* t) noexcept nogil
-        void (*forth)(const sweeps_system* m, int64_t block, const double* x, const double* t, double* w,
+        void (*back)(const sweeps_system* m, int64_t block, double a, const double* z, double b, double c,
+                     const double* v, double* x, double* t) noexcept nogil
+        void (*forth)(const sweeps_system* m, int64_t block, const double* x, const double* t, double* y, double* w,
                       const double* other, double* with_other, double* with_itself) noexcept nogil
     const sweeps_kernels* sweeps_find(int bits)
 SWEEP_BLOCK, PAD = SWEEPS_BLOCK, SWEEPS_PAD
@@ -110,15 +110,18 @@ cdef class Model:
     def hard(self, const double[::1] value, double[::1] out, int32_t[::1] best=None, int n_threads=1):
         """out = max_a Q under `value`; `best` the place of the best pair among its state's; (least, most) change."""
         _sizes(self, value, out)
-        cdef int64_t n = self.n_states, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK, b
-        cdef double[::1] low = np.empty(blocks), high = np.empty(blocks)
+        cdef int64_t n = self.n_states, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK
+        cdef int64_t chunks = min(max(n_threads, 1), blocks), c, per, room = self.room
+        cdef double[::1] low = np.empty(blocks), high = np.empty(blocks), q = np.empty(room * chunks)
         cdef int32_t* pick = NULL
         if best is not None:
             _one_size(best.shape[0], n)
             pick = &best[0]
+        per = (blocks + chunks - 1) // chunks
         with nogil:
-            for b in prange(blocks, num_threads=n_threads, schedule="static"):
-                _hard_block(&self.m, self.kernels, b, &value[0], &out[0], pick, &low[b], &high[b])
+            for c in prange(chunks, num_threads=n_threads, schedule="static"):
+                _hard_blocks(&self.m, self.kernels, c * per, min((c + 1) * per, blocks), &value[0], &out[0], pick,
+                             &q[c * room], &low[0], &high[0])
         return _extremes(low, high)
 
     def soft(self, const double[::1] value, double[::1] out, double[::1] policy=None, int n_threads=1):
@@ -175,6 +178,53 @@ cdef class Model:
             for b in prange(blocks, num_threads=n_threads, schedule="static"):
                 _q_block(&self.m, self.kernels, b, &value[0], &q[0])
 
+    def close_pairs(self, const double[::1] value, const double[::1] ahead, double margin, uint8_t[::1] close,
+                    int n_threads=1):
+        """close = whether a pair's Q under `value` is within `margin` of `ahead` at its state; how many are."""
+        cdef double[::1] q = np.empty(self.n_pairs)
+        cdef const sweeps_model* m = &self.m
+        cdef int64_t s, i, count = 0
+        _one_size(close.shape[0], self.n_pairs)
+        _one_size(ahead.shape[0], self.n_states)
+        self.q(value, q, n_threads)
+        with nogil:
+            for s in range(m.n_states):
+                for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
+                    close[i] = not m.fixed[s] and q[i] >= ahead[s] - margin
+                    count += close[i]
+        return count
+
+    def reduced(self, const uint8_t[::1] keep, int64_t n_kept):
+        """The model of these pairs alone, in arrays of its own."""
+        cdef const sweeps_model* m = &self.m
+        cdef int64_t s, i, k, pair = 0, entry = 0
+        _one_size(keep.shape[0], self.n_pairs)
+        cdef int64_t[::1] pair_ptr = np.empty(self.n_states + 1, np.int64), indptr = np.empty(n_kept + 1, np.int64)
+        with nogil:
+            for i in range(self.n_pairs):
+                if keep[i]:
+                    entry += m.indptr[i + 1] - m.indptr[i]
+        cdef int32_t[::1] indices = np.empty(entry, np.int32)
+        cdef double[::1] probability = np.empty(entry), reward = np.empty(n_kept)
+        entry = 0
+        with nogil:
+            for s in range(m.n_states):
+                pair_ptr[s] = pair
+                for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
+                    if not keep[i]:
+                        continue
+                    indptr[pair] = entry
+                    reward[pair] = m.reward[i]
+                    pair += 1
+                    for k in range(m.indptr[i], m.indptr[i + 1]):
+                        indices[entry] = m.indices[k]
+                        probability[entry] = m.probability[k]
+                        entry += 1
+            pair_ptr[m.n_states] = pair
+            indptr[pair] = entry
+        return Model(pair_ptr, indptr, indices, probability, reward, self.arrays[5], m.gamma, m.temperature,
+                     m.width if m.width else 0)
+
     def gauss_seidel(self, double[::1] value, const int32_t[::1] order, bint soft, bint backward):
         """Update `value` in place, one state after another, in this order or against it; the greatest change.
 
@@ -223,9 +273,12 @@ cdef tuple _extremes(double[::1] low, double[::1] high):
     return least, most
 
 
-cdef void _hard_block(const sweeps_model* m, const sweeps_kernels* k, int64_t b, const double* value, double* out,
-                      int32_t* best, double* low, double* high) noexcept nogil:
-    k.hard(m, b * SWEEPS_BLOCK, min((b + 1) * SWEEPS_BLOCK, m.n_states), value, out, best, low, high)
+cdef void _hard_blocks(const sweeps_model* m, const sweeps_kernels* k, int64_t first, int64_t last,
+                       const double* value, double* out, int32_t* best, double* q, double* low,
+                       double* high) noexcept nogil:
+    cdef int64_t b
+    for b in range(first, last):
+        k.hard(m, b * SWEEPS_BLOCK, min((b + 1) * SWEEPS_BLOCK, m.n_states), value, out, best, q, low + b, high + b)
 
 
 cdef void _soft_blocks(const sweeps_model* m, const sweeps_kernels* k, int64_t first, int64_t last,
@@ -482,53 +535,33 @@ cdef class System:
             for b in prange(blocks, num_threads=n_threads, schedule="static"):
                 _fill_merged(m, begin[b], begin[b + 1], &ptr[0], place, pi, out, &diagonal[0], &sums[b * room])
 
-    def set_rows(self, Model model, const int32_t[::1] best, int32_t[::1] previous):
+    def set_rows(self, Model model, const int32_t[::1] best, int32_t[::1] previous, int n_threads=1):
         """The rows of a policy that picks pair_ptr[s] + best[s] in state s (-1: none).
 
         Each state's row has the room of its longest pair. Only rows where `best` differs from `previous` (at first −2
-        everywhere) are written; `previous` becomes `best`.
+        everywhere) are written; `previous` becomes `best`. Returns how many were.
         """
         cdef const sweeps_model* m = &model.m
         cdef const int64_t[::1] ptr = self.ptr, begin = self.begin
-        cdef int32_t[::1] own = self.column, below = self.below, mid = self.mid, above = self.above
-        cdef int32_t[::1] end = self.end
+        cdef int32_t[::1] own = self.column, below = self.below, mid = self.mid, above = self.above, end = self.end
         cdef float[::1] value = self.value
         cdef double[::1] diagonal = self.diagonal
-        cdef int64_t b, s, k, pair, most = 1
-        cdef double own_share, scale
-        cdef int32_t j, size, count
+        cdef int64_t b, s, blocks = self.m.n_blocks, room = 1, written = 0
         _one_size(best.shape[0], self.n)
         _one_size(previous.shape[0], self.n)
+        if not own.shape[0]:
+            return 0
         for s in range(self.n):
-            most = max(most, ptr[s + 1] - ptr[s])
-        cdef int32_t[::1] spot = np.empty(most, np.int32)
+            room = max(room, ptr[s + 1] - ptr[s])
+        cdef int32_t[::1] spot = np.empty(room * blocks, np.int32)
+        cdef int64_t[::1] count = np.zeros(blocks, np.int64)
         with nogil:
-            for b in range(self.m.n_blocks):
-                for s in range(begin[b], begin[b + 1]):
-                    if best[s] == previous[s]:
-                        continue
-                    previous[s] = best[s]
-                    diagonal[s] = 1.0
-                    if m.fixed[s] or best[s] < 0:
-                        below[s] = mid[s] = above[s] = end[s] = 0
-                        continue
-                    pair = m.pair_ptr[s] + best[s]
-                    k = m.indptr[pair]
-                    count = <int32_t>(m.indptr[pair + 1] - k)
-                    size = _lay_out(m.indices + k, count, <int32_t>s, begin[b], begin[b + 1], &own[ptr[s]], &below[s],
-                                    &mid[s], &above[s], &spot[0])
-                    own_share = 0.0
-                    for j in range(count):
-                        if spot[j] < 0:
-                            own_share = m.probability[k + j]
-                    diagonal[s] = 1.0 - m.gamma * own_share
-                    scale = m.gamma / diagonal[s]
-                    end[s] = size
-                    for j in range(below[s], above[s]):
-                        value[ptr[s] + j] = 0.0
-                    for j in range(count):
-                        if spot[j] >= 0:
-                            value[ptr[s] + spot[j]] = <float>(scale * m.probability[k + j])
+            for b in prange(blocks, num_threads=n_threads, schedule="static"):
+                count[b] = _fill_rows(m, begin[b], begin[b + 1], &ptr[0], &best[0], &previous[0], &own[0], &value[0],
+                                      &diagonal[0], &below[0], &mid[0], &above[0], &end[0], &spot[b * room])
+        for b in range(blocks):
+            written += count[b]
+        return written
 
     def transposed(self):
         """The transposed matrix, rows divided by its own diagonal, as a system of its own."""
@@ -611,14 +644,47 @@ cdef class System:
               int n_threads=1, int bits=0):
         """x = (I - gamma P)^-1 right to a relative residual, by BiCGStab (van der Vorst 1992); (iterations, residual).
 
-        `work` is (6, n). The residual is that of the preconditioned system, relative to its right side; the caller
+        `work` is (7, n). The residual is that of the preconditioned system, relative to its right side; the caller
         judges the solution. A breakdown restarts from the residual reached; the best point is kept.
         """
         _one_size(right.shape[0], self.n)
         _one_size(x.shape[0], self.n)
-        _one_size(work.shape[0], 6)
+        _one_size(work.shape[0], 7)
         _one_size(work.shape[1], self.n)
         return _bicgstab(self, sweeps_find(bits), right, x, work, rtol, max_iter, n_threads)
+
+
+cdef int64_t _fill_rows(const sweeps_model* m, int64_t first, int64_t last, const int64_t* ptr, const int32_t* best,
+                        int32_t* previous, int32_t* own, float* value, double* diagonal, int32_t* below, int32_t* mid,
+                        int32_t* above, int32_t* end, int32_t* spot) noexcept nogil:
+    cdef int64_t s, k, pair, written = 0
+    cdef int32_t j, count
+    cdef double own_share, scale
+    for s in range(first, last):
+        if best[s] == previous[s]:
+            continue
+        written += 1
+        previous[s] = best[s]
+        diagonal[s] = 1.0
+        if m.fixed[s] or best[s] < 0:
+            below[s] = mid[s] = above[s] = end[s] = 0
+            continue
+        pair = m.pair_ptr[s] + best[s]
+        k = m.indptr[pair]
+        count = <int32_t>(m.indptr[pair + 1] - k)
+        end[s] = _lay_out(m.indices + k, count, <int32_t>s, first, last, own + ptr[s], &below[s], &mid[s], &above[s], spot)
+        own_share = 0.0
+        for j in range(count):
+            if spot[j] < 0:
+                own_share = m.probability[k + j]
+        diagonal[s] = 1.0 - m.gamma * own_share
+        scale = m.gamma / diagonal[s]
+        for j in range(below[s], above[s]):
+            value[ptr[s] + j] = 0.0
+        for j in range(count):
+            if spot[j] >= 0:
+                value[ptr[s] + spot[j]] = <float>(scale * m.probability[k + j])
+    return written
 
 
 cdef inline int _part(int64_t i, int64_t c, int32_t block_of_i, int32_t block_of_c) noexcept nogil:
@@ -683,10 +749,10 @@ cdef tuple _bicgstab(System system, const sweeps_kernels* kernels, const double[
                      double[:, ::1] work, double rtol, int max_iter, int n_threads):
     """The recurrences of van der Vorst (1992) on the matrix preconditioned from both sides.
 
-    Rows of `work`: r residual, h shadow, p direction, v product of p, w product of r, t scratch. `x` gathers u.
+    Rows of `work`: r residual, h shadow, p direction, v product of p, w product of r, t and y scratch. `x` gathers u.
     """
     cdef const sweeps_system* m = &system.m
-    cdef int64_t n = m.n, groups = m.n_blocks, g, i
+    cdef int64_t n = m.n, blocks = m.n_blocks, g, i
     cdef double[::1] diagonal = system.diagonal
     cdef double *r = &work[0, 0]
     cdef double *h = &work[1, 0]
@@ -694,37 +760,38 @@ cdef tuple _bicgstab(System system, const sweeps_kernels* kernels, const double[
     cdef double *v = &work[3, 0]
     cdef double *w = &work[4, 0]
     cdef double *t = &work[5, 0]
+    cdef double *y = &work[6, 0]
     cdef double *u = &x[0]
-    cdef double[:, ::1] part = np.zeros((2, groups))
-    cdef double start, size, rho, before, alpha = 1.0, omega = 1.0, beta, product, shadow
+    cdef double[:, ::1] part = np.zeros((2, blocks))
+    cdef double start, size, rho, before, alpha = 1.0, omega = 1.0, beta = 0.0, product, shadow
     cdef int iteration = 0, restarts = 0
     with nogil:
-        for g in prange(groups, num_threads=n_threads, schedule="static"):
-            _start(m, kernels, g, &right[0], &diagonal[0], u, r, h, p, t, &part[0, g])
+        for g in prange(blocks, num_threads=n_threads, schedule="static"):
+            _start(m, kernels, g, &right[0], &diagonal[0], u, r, h, p, v, t, &part[0, g])
     start = size = shadow = sqrt(_sum(part, 0))
     rho = start * start
     while iteration < max_iter and size > rtol * start:
         PyErr_CheckSignals()
         iteration += 1
         with nogil:
-            for g in prange(groups, num_threads=n_threads, schedule="static"):
-                kernels.back(m, g, 0.0, NULL, p, t)
-            for g in prange(groups, num_threads=n_threads, schedule="static"):
-                kernels.forth(m, g, p, t, v, h, &part[0, g], &part[1, g])
+            for g in prange(blocks, num_threads=n_threads, schedule="static"):
+                kernels.back(m, g, 1.0, r, beta, -beta * omega, v, p, t)
+            for g in prange(blocks, num_threads=n_threads, schedule="static"):
+                kernels.forth(m, g, p, t, y, v, h, &part[0, g], &part[1, g])
         product = _sum(part, 0)
         # the direction's image is orthogonal to the shadow: nothing can be done along it
         if not fabs(product) > 1e-30 * fabs(rho):
             break
         alpha = rho / product
         with nogil:
-            for g in prange(groups, num_threads=n_threads, schedule="static"):
-                kernels.back(m, g, alpha, v, r, t)
-            for g in prange(groups, num_threads=n_threads, schedule="static"):
-                kernels.forth(m, g, r, t, w, r, &part[0, g], &part[1, g])
+            for g in prange(blocks, num_threads=n_threads, schedule="static"):
+                kernels.back(m, g, 0.0, r, 1.0, -alpha, v, r, t)
+            for g in prange(blocks, num_threads=n_threads, schedule="static"):
+                kernels.forth(m, g, r, t, y, w, r, &part[0, g], &part[1, g])
         product = _sum(part, 1)
         omega = _sum(part, 0) / product if product > 0.0 else 0.0
         with nogil:
-            for g in prange(groups, num_threads=n_threads, schedule="static"):
+            for g in prange(blocks, num_threads=n_threads, schedule="static"):
                 _update_parts(m, g, alpha, omega, p, w, h, u, r, &part[0, g], &part[1, g])
         size = sqrt(_sum(part, 0))
         before, rho = rho, _sum(part, 1)
@@ -737,16 +804,13 @@ cdef tuple _bicgstab(System system, const sweeps_kernels* kernels, const double[
                 break
             with nogil:
                 for i in range(n):
-                    h[i] = p[i] = r[i]
-            rho, shadow = size * size, size
+                    h[i] = r[i]
+            rho, shadow, beta = size * size, size, 0.0
             continue
         beta = (rho / before) * (alpha / omega)
-        with nogil:
-            for g in prange(groups, num_threads=n_threads, schedule="static"):
-                _direction(m, g, beta, omega, v, r, p)
     with nogil:
-        for g in prange(groups, num_threads=n_threads, schedule="static"):
-            kernels.back(m, g, 0.0, NULL, u, t)
+        for g in prange(blocks, num_threads=n_threads, schedule="static"):
+            kernels.back(m, g, 0.0, NULL, 0.0, 0.0, NULL, u, t)
         for i in range(n):
             u[i] = t[i]
     return iteration, size / start if start > 0.0 else 0.0
@@ -761,7 +825,7 @@ cdef double _sum(double[:, ::1] part, int row) noexcept:
 
 
 cdef void _start(const sweeps_system* m, const sweeps_kernels* kernels, int64_t block, const double* right,
-                 const double* diagonal, double* u, double* r, double* h, double* p, double* t,
+                 const double* diagonal, double* u, double* r, double* h, double* p, double* v, double* t,
                  double* norm) noexcept nogil:
     """r = (I - L)^-1 D^-1 right, the residual of u = 0."""
     cdef int64_t i, first = m.begin[block], last = m.begin[block + 1]
@@ -770,8 +834,8 @@ cdef void _start(const sweeps_system* m, const sweeps_kernels* kernels, int64_t 
         t[i] = right[i] / diagonal[i]
     kernels.lower(m, block, t, r)
     for i in range(first, last):
-        u[i] = 0.0
-        h[i] = p[i] = r[i]
+        u[i] = p[i] = v[i] = 0.0
+        h[i] = r[i]
         total += r[i] * r[i]
     norm[0] = total
 
@@ -788,13 +852,6 @@ cdef void _update_parts(const sweeps_system* m, int64_t block, double alpha, dou
         dot += h[i] * r[i]
     norm[0] = square
     with_h[0] = dot
-
-
-cdef void _direction(const sweeps_system* m, int64_t block, double beta, double omega, const double* v,
-                     const double* r, double* p) noexcept nogil:
-    cdef int64_t i
-    for i in range(m.begin[block], m.begin[block + 1]):
-        p[i] = r[i] + beta * (p[i] - omega * v[i])
 
 
 # ---- 4  Visitation --------------------------------------------------------------------------------

@@ -60,10 +60,11 @@ typedef struct {
 } sweeps_system;
 
 typedef struct {
-    /* V = max Q; place of the best pair among its state's, -1 if none; least and greatest change */
+    /* V = max Q; place of the best pair among its state's, -1 if none, where `best` is not NULL; least and greatest
+       change; q has room for the pairs of the block */
     void (*hard)(const sweeps_model *m, int64_t first, int64_t last, const double *value, double *out, int32_t *best,
-                 double *least, double *most);
-    /* V = T log sum exp(Q / T); the policy where `policy` is not NULL; q has room for the pairs of the block */
+                 double *q, double *least, double *most);
+    /* V = T log sum exp(Q / T); the policy where `policy` is not NULL */
     void (*soft)(const sweeps_model *m, int64_t first, int64_t last, const double *value, double *out, double *policy,
                  double *q, double *least, double *most);
     /* Q of the pairs of these states */
@@ -76,10 +77,11 @@ typedef struct {
     void (*log_all)(int64_t n, double *x);
     /* within a block: y = (I - L)^-1 b */
     void (*lower)(const sweeps_system *m, int64_t block, const double *b, double *y);
-    /* within a block: r -= alpha v (not for v NULL), t = (I - U)^-1 r */
-    void (*back)(const sweeps_system *m, int64_t block, double alpha, const double *v, double *r, double *t);
-    /* within a block: w = (I - L)^-1 (x - t - C t) + t, the product; the sums of w other and w w */
-    void (*forth)(const sweeps_system *m, int64_t block, const double *x, const double *t, double *w,
+    /* within a block: x = a z + b x + c v, t = (I - U)^-1 x; x alone where v is NULL */
+    void (*back)(const sweeps_system *m, int64_t block, double a, const double *z, double b, double c, const double *v,
+                 double *x, double *t);
+    /* within a block: y = (I - L)^-1 (x - t - C t), w = y + t, the product; the sums of w other and w w */
+    void (*forth)(const sweeps_system *m, int64_t block, const double *x, const double *t, double *y, double *w,
                   const double *other, double *with_other, double *with_itself);
 } sweeps_kernels;
 

@@ -82,37 +82,6 @@ SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(mean)(const sweeps_model *m, int6
     return sum;
 }
 
-SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(hard_loop)(const sweeps_model *m, int64_t first, int64_t last,
-    const double *SWEEPS_RESTRICT value, double *SWEEPS_RESTRICT out, int32_t *SWEEPS_RESTRICT best, double *least,
-    double *most, const int width)
-{
-    const double gamma = m->gamma;
-    double low = INFINITY, high = -INFINITY;
-    for (int64_t s = first; s < last; s++) {
-        const int64_t end = m->pair_ptr[s + 1];
-        double top = -INFINITY;
-        int64_t at = -1;
-        for (int64_t i = m->pair_ptr[s]; i < end; i++) {
-            const double q = m->reward[i] + gamma * SWEEPS_NAME(mean)(m, i, value, width);
-            at = q > top ? i : at;
-            top = q > top ? q : top;
-        }
-        if (m->fixed[s]) {
-            top = value[s];
-            at = -1;
-        } else {
-            const double change = top - value[s];
-            low = change < low ? change : low;
-            high = change > high ? change : high;
-        }
-        out[s] = top;
-        if (best)
-            best[s] = at < 0 ? -1 : (int32_t)(at - m->pair_ptr[s]);
-    }
-    *least = low;
-    *most = high;
-}
-
 SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(q_loop)(const sweeps_model *m, int64_t begin, int64_t end,
     const double *SWEEPS_RESTRICT value, double *SWEEPS_RESTRICT q, const int width)
 {
@@ -135,14 +104,6 @@ SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(q_loop)(const sweeps_model *m, int6
     default: call(0); \
     }
 
-SWEEPS_TARGET static void SWEEPS_NAME(hard)(const sweeps_model *m, int64_t first, int64_t last, const double *value,
-                                            double *out, int32_t *best, double *least, double *most)
-{
-#define SWEEPS_CALL(w) SWEEPS_NAME(hard_loop)(m, first, last, value, out, best, least, most, w)
-    SWEEPS_BY_WIDTH(SWEEPS_CALL)
-#undef SWEEPS_CALL
-}
-
 SWEEPS_TARGET static void SWEEPS_NAME(q)(const sweeps_model *m, int64_t first, int64_t last, const double *value,
                                          double *q)
 {
@@ -150,6 +111,39 @@ SWEEPS_TARGET static void SWEEPS_NAME(q)(const sweeps_model *m, int64_t first, i
 #define SWEEPS_CALL(w) SWEEPS_NAME(q_loop)(m, begin, end, value, q, w)
     SWEEPS_BY_WIDTH(SWEEPS_CALL)
 #undef SWEEPS_CALL
+}
+
+SWEEPS_TARGET static void SWEEPS_NAME(hard)(const sweeps_model *m, int64_t first, int64_t last, const double *value,
+                                            double *out, int32_t *best, double *q, double *least, double *most)
+{
+    const int64_t begin = m->pair_ptr[first];
+    double low = INFINITY, high = -INFINITY;
+    SWEEPS_NAME(q)(m, first, last, value, q);
+    for (int64_t s = first; s < last; s++) {
+        const int64_t a = m->pair_ptr[s] - begin, b = m->pair_ptr[s + 1] - begin;
+        double top = -INFINITY;
+        for (int64_t i = a; i < b; i++)
+            top = q[i] > top ? q[i] : top;
+        if (best) {
+            /* the first of the best, without a branch on which it is */
+            int32_t place = 0, found = 0;
+            for (int64_t i = a; i < b; i++) {
+                found |= q[i] == top;
+                place += !found;
+            }
+            best[s] = m->fixed[s] || top == -INFINITY ? -1 : place;
+        }
+        if (m->fixed[s]) {
+            out[s] = value[s];
+            continue;
+        }
+        const double change = top - value[s];
+        low = change < low ? change : low;
+        high = change > high ? change : high;
+        out[s] = top;
+    }
+    *least = low;
+    *most = high;
 }
 
 SWEEPS_TARGET static void SWEEPS_NAME(soft)(const sweeps_model *m, int64_t first, int64_t last, const double *value,
@@ -270,15 +264,15 @@ SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(upper_row)(const float *a, const 
     return b + (double)a[k] * t[c[k]];
 }
 
-SWEEPS_TARGET static void SWEEPS_NAME(back)(const sweeps_system *m, int64_t block, double alpha, const double *v,
-                                            double *r, double *t)
+SWEEPS_TARGET static void SWEEPS_NAME(back)(const sweeps_system *m, int64_t block, double a, const double *z, double b,
+                                            double c, const double *v, double *x, double *t)
 {
-    const int64_t first = m->begin[block], last = m->begin[block + 1];
-    if (v)
-        for (int64_t i = first; i < last; i++)
-            r[i] -= alpha * v[i];
-    for (int64_t i = last - 1; i >= first; i--)
-        t[i] = SWEEPS_NAME(upper_row)(m->value + m->ptr[i], m->column + m->ptr[i], m->mid[i], m->above[i], r[i], t);
+    for (int64_t i = m->begin[block + 1] - 1; i >= m->begin[block]; i--) {
+        double now = x[i];
+        if (v)
+            x[i] = now = a * z[i] + (b * now + c * v[i]);
+        t[i] = SWEEPS_NAME(upper_row)(m->value + m->ptr[i], m->column + m->ptr[i], m->mid[i], m->above[i], now, t);
+    }
 }
 
 SWEEPS_TARGET static void SWEEPS_NAME(lower)(const sweeps_system *m, int64_t block, const double *b, double *y)
@@ -288,11 +282,11 @@ SWEEPS_TARGET static void SWEEPS_NAME(lower)(const sweeps_system *m, int64_t blo
 }
 
 SWEEPS_TARGET static void SWEEPS_NAME(forth)(const sweeps_system *m, int64_t block, const double *x, const double *t,
-                                             double *w, const double *other, double *with_other, double *with_itself)
+                                             double *y, double *w, const double *other, double *with_other,
+                                             double *with_itself)
 {
-    const int64_t first = m->begin[block], last = m->begin[block + 1];
     double dot = 0.0, square = 0.0;
-    for (int64_t i = first; i < last; i++) {
+    for (int64_t i = m->begin[block]; i < m->begin[block + 1]; i++) {
         const float *a = m->value + m->ptr[i];
         const int32_t *c = m->column + m->ptr[i];
         const int32_t below = m->below[i], end = m->end[i];
@@ -301,12 +295,12 @@ SWEEPS_TARGET static void SWEEPS_NAME(forth)(const sweeps_system *m, int64_t blo
             b -= (double)a[k] * t[c[k]];
         for (int32_t k = m->above[i]; k < end; k++)
             b -= (double)a[k] * t[c[k]];
-        w[i] = SWEEPS_NAME(lower_row)(a, c, below, m->mid[i], b, w);
-    }
-    for (int64_t i = first; i < last; i++) {
-        w[i] += t[i];
-        dot += w[i] * other[i];
-        square += w[i] * w[i];
+        b = SWEEPS_NAME(lower_row)(a, c, below, m->mid[i], b, y);
+        y[i] = b;
+        b += t[i];
+        w[i] = b;
+        dot += b * other[i];
+        square += b * b;
     }
     *with_other = dot;
     *with_itself = square;

@@ -24,6 +24,7 @@ _U = 2.0**-53  # unit roundoff
 _SMALL = 256  # states up to which a dense factorisation costs less than it risks
 _DIRECT = 50_000  # states up to which a sparse factorisation stands in for a Krylov solver that stalls
 _SOLVER_BLOCK = 32_768  # states of a block of the solver's matrix: fixed by the data, so the bits are
+_INNER = 40  # sweeps of a policy between two choices
 _ONE_THREAD = 200_000  # entries below which a second thread costs more than it saves
 
 
@@ -43,7 +44,7 @@ class Problem:
         if n_threads is not None:
             whole_number("n_threads", n_threads, lower=1)
         self.mdp, self.kind, self.temperature, self.policy = mdp, kind, temperature, policy
-        self.reward = np.array(reward)
+        self.reward = reward if temperature == 0 else np.array(reward)  # entropy is added to a copy
         self.plain_reward = self.reward.copy() if temperature > 0 else self.reward
         if temperature > 0:
             self._add_entropy(reference_policy)
@@ -62,7 +63,7 @@ class Problem:
         self.any_free = bool(self.free.any())
         self.model = _planning.Model(
             mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, self.reward, self.fixed, mdp.discount,
-            self.temperature if self.kind == "soft" else 1.0, _width(mdp),
+            self.temperature if self.kind == "soft" else 1.0, _facts(mdp)[0],
         )
         self._set_constants()
 
@@ -79,7 +80,7 @@ class Problem:
 
     def before(self, dead_next):
         """The problem of one step whose next values are −inf in these states (0 stands for them)."""
-        if not dead_next.any() and np.isfinite(self.own_reward).all():
+        if not dead_next.any() and float(np.min(self.own_reward, initial=0.0)) > -math.inf:
             return self
         reward, dead = self._one_step(dead_next)
         return self if (dead == self.dead).all() and np.array_equal(reward, self.reward) else self._twin(reward, dead)
@@ -110,7 +111,7 @@ class Problem:
     def _for_ever(self):
         """(reward, dead) of an infinite horizon: the same, until nothing changes."""
         dead = np.zeros(self.mdp.n_states, bool)
-        if np.isfinite(self.own_reward).all():
+        if float(np.min(self.own_reward, initial=0.0)) > -math.inf:
             return self.own_reward, dead
         while True:
             reward, now = self._one_step(dead)
@@ -121,16 +122,17 @@ class Problem:
     def _set_constants(self):
         """What bounds need: extremes of the mass that stays in play, sizes of rewards, entries, choices."""
         mdp = self.mdp
-        self.entries = int(np.max(np.diff(mdp.indptr), initial=1))
-        self.choices = int(np.max(np.diff(mdp.pair_ptr), initial=1))
+        _, self.entries, self.choices = _facts(mdp)
         least, most = mdp.min_row_sum, mdp.max_row_sum
         if self.fixed.any():
             least, most = _planning.row_extremes(self.model)
         least = min(least, most)
         slack = 1.0 + (self.entries + 2) * 2 * _U  # the sums are rounded too
         self.beta_least, self.beta_most = mdp.discount * least / slack, mdp.discount * most * slack
-        finite = self.reward[np.isfinite(self.reward)]
-        self.reward_size = float(np.max(np.abs(finite), initial=0.0))
+        low, high = float(np.min(self.reward, initial=0.0)), float(np.max(self.reward, initial=0.0))
+        if low == -math.inf:
+            low = float(np.min(self.reward, initial=0.0, where=self.reward > -math.inf))
+        self.reward_size = max(-low, high)
 
     @property
     def soft(self):
@@ -168,14 +170,19 @@ class Problem:
         return policy
 
 
-def _width(mdp):
-    """Entries of every pair, 0 where they differ, −1 where each pair has one entry and it is 1."""
-    if not mdp.n_pairs:
-        return 0
-    first = int(mdp.indptr[1])
-    if mdp.nnz != first * mdp.n_pairs or (np.diff(mdp.indptr) != first).any():
-        return 0
-    return -1 if first == 1 and mdp.deterministic else first
+def _facts(mdp):
+    """(width, entries, choices), kept on the model: entries of every pair (0 where they differ, −1 where each has one and
+
+    it is 1), the most entries of a pair, the most pairs of a state.
+    """
+    found = mdp.__dict__.get("_solver_facts")
+    if found is None:
+        sizes = np.diff(mdp.indptr)
+        most = int(sizes.max(initial=1))
+        same = bool(sizes.size) and int(sizes.min()) == most
+        width = 0 if not same else -1 if most == 1 and mdp.deterministic else most
+        found = mdp.__dict__["_solver_facts"] = width, most, int(np.diff(mdp.pair_ptr).max(initial=1))
+    return found
 
 
 @dataclass
@@ -215,7 +222,7 @@ class PolicyMatrix:
         blocks = max(1, -(-n // _SOLVER_BLOCK))
         self.begin = np.linspace(0, n, blocks + 1).astype(np.int64)
         self.system = self.slot = self.policy = self.turned = None
-        self.work = np.zeros((6, n))  # zeros: entries that fill rows up read them
+        self.work = np.zeros((7, n))  # zeros: entries that fill rows up read them
         self.dense = None
         self.n_krylov = 0
 
@@ -260,7 +267,7 @@ class PolicyMatrix:
             self.system = _planning.System(mdp.n_states, self.begin, ptr, np.empty(ptr[-1], np.int32),
                                            np.empty(ptr[-1], np.float32), np.empty(mdp.n_states))
             self.previous = np.full(mdp.n_states, -2, np.int32)
-        self.system.set_rows(problem.model, best, self.previous)
+        self.system.set_rows(problem.model, best, self.previous, problem.n_threads)
 
     def _dense_matrix(self, policy):
         return np.eye(self.problem.mdp.n_states) - self._exact(policy).toarray()
@@ -298,14 +305,6 @@ class PolicyMatrix:
             if not keep:
                 self.system = self.slot = None
 
-    def longest(self, problem):
-        """At least the expected number of steps to the end from any free state, checked; needs the transpose."""
-        matrix = sparse.csr_array(self._exact(problem.policy))
-        n = problem.mdp.n_states
-        guess = splu(sparse.csc_array(sparse.eye_array(n) - matrix)).solve(problem.free.astype(float))
-        slack = (guess - matrix @ guess)[problem.free].min(initial=1.0) - 1e-12 * guess.max(initial=1.0)
-        return float(guess.max(initial=1.0) / slack) if slack > 0 and (guess >= 0).all() else math.inf
-
     def _direct(self, right, out, transposed):
         """A sparse factorisation where Krylov stalled; inf where it would be too large."""
         n = self.problem.mdp.n_states
@@ -323,18 +322,29 @@ class PolicyMatrix:
 
 
 class PolicySolver:
-    """Solutions of (I − γ P_π) x = b and of its transpose, refined in double precision; `problem` is of kind "policy"."""
+    """Solutions of (I − γ P_π) x = b and of its transpose, refined in double precision; `problem` is of kind "policy".
 
-    def __init__(self, problem, adjoint_only=False):
+    `matrix`, of the same model and fixed states, is used again; its pattern need not be found anew.
+    """
+
+    def __init__(self, problem, adjoint_only=False, matrix=None):
         self.problem, self.policy, self.adjoint_only = problem, problem.policy, adjoint_only
         self.silent = problem.with_reward(np.zeros(problem.mdp.n_pairs))
-        self.matrix = PolicyMatrix(problem)
-        if _is_sure(self.policy):
-            self.matrix.set_rows(_places(problem.mdp, self.policy))
-        elif not self.matrix.set_mixed(self.policy):
-            raise InvalidInputError("a policy's matrix must have fewer than 65,535 next states in each row: this model is "
-                                    "denser; split its states")
+        self.matrix, self.ready = matrix, False
         self.n_iter = 0
+
+    def _prepare(self, transposed):
+        if not self.ready:
+            self.matrix = self.matrix or PolicyMatrix(self.problem)
+            self.matrix.problem, self.matrix.turned = self.problem, None
+            if _is_sure(self.policy) and self.matrix.slot is None:
+                self.matrix.set_rows(_places(self.problem.mdp, self.policy))
+            elif not self.matrix.set_mixed(self.policy):
+                raise InvalidInputError("a policy's matrix must have fewer than 65,535 next states in each row: this model "
+                                        "is denser; split its states")
+            self.ready = True
+        if transposed:
+            self.matrix.transpose(keep=not self.adjoint_only)
 
     def forward(self, right):
         """x = (I − γ P_π)^-1 right; 0 in fixed states."""
@@ -346,41 +356,81 @@ class PolicySolver:
             out += right
             out[~self.problem.free] = 0.0
 
-        return self._refined(right, residual, False, False)
+        return self._refined(np.zeros_like(right), right.copy(), residual, False, False, 0.0)
 
-    def adjoint(self, right, nonnegative=False):
-        """x = (I − γ P_π')^-1 right; 0 in fixed states."""
+    def adjoint(self, right, nonnegative=False, wanted=0.0):
+        """x = (I − γ P_π')^-1 right; 0 in fixed states. Ends when Σ |residual| is at most `wanted`, or is rounding."""
         right, mdp = np.where(self.problem.free, right, 0.0), self.problem.mdp
-        pair = np.empty(mdp.n_pairs)
+        self.pair = np.empty(mdp.n_pairs)
+
+        def step(x, out):
+            _planning.push(self.problem.model, self.policy, x, self.pair, out)
+            out *= mdp.discount
+            out[~self.problem.free] = 0.0
+            self.n_iter += 1
 
         def residual(x, out):
-            _planning.push(self.problem.model, self.policy, x, pair, out)
-            out *= mdp.discount
+            step(x, out)
             np.subtract(out, x, out=out)
             out += right
-            out[~self.problem.free] = 0.0
 
-        self.matrix.transpose(keep=not self.adjoint_only)
-        return self._refined(right, residual, True, nonnegative)
+        start, rest = np.zeros_like(right), right.copy()
+        if mdp.n_states > _SMALL:
+            start, rest = self._summed(right, step, residual, wanted)
+            if self.rest <= wanted:
+                return start
+        return self._refined(start, rest, residual, True, nonnegative, wanted)
 
-    def _refined(self, right, residual, transposed, nonnegative):
-        x, best, rest, delta = np.zeros_like(right), math.inf, right.copy(), np.empty_like(right)
+    def _summed(self, right, step, residual, wanted):
+        """The series Σ (γP')^k b as far as it settles fast: once d_k+1 ≈ g d_k the rest is geometric. (x, residual)"""
+        total, term, next_term = np.zeros_like(right), right.copy(), np.empty_like(right)
+        spans = []
         for _ in range(60):
-            if self.matrix.solve(rest, delta, 1e-6, transposed=transposed) == math.inf:
+            step(term, next_term)
+            size = float(term.sum())
+            g = float(next_term.sum()) / size if size != 0.0 else 0.0
+            if not 0.0 <= g < 1.0:
+                break
+            spans.append(float(np.abs(next_term - g * term).sum()) / (1.0 - g))
+            if spans[-1] <= wanted:
+                break
+            if len(spans) >= 5:
+                rate = max(spans[-1] / spans[-2], spans[-2] / spans[-3])
+                if rate >= 1.0 or math.log(max(wanted, 1e-13 * spans[0]) / spans[-1]) / math.log(rate) > 40:
+                    break
+            total += term
+            term, next_term = next_term, term
+        size = float(term.sum())
+        if 0.0 <= g < 1.0:
+            total += term / (1.0 - g)
+        residual(total, next_term)
+        self.rest = float(np.abs(next_term).sum())
+        if self.rest > float(np.abs(right).sum()):
+            self.rest = float(np.abs(right).sum())
+            return np.zeros_like(right), right.copy()
+        return total, next_term
+
+    def _refined(self, x, rest, residual, transposed, nonnegative, wanted):
+        self._prepare(transposed)
+        best, delta = math.inf, np.empty_like(rest)
+        for _ in range(60):
+            # single precision inside: a step gains several digits, until rounding is left
+            size = float(np.abs(rest).sum())
+            rtol = min(max(0.2 * wanted / size, 1e-6), 0.1) if size > 0 else 1e-6
+            if self.matrix.solve(rest, delta, rtol, transposed=transposed) == math.inf:
                 delta[:] = rest
             new = x + delta
             if nonnegative:
                 np.maximum(new, 0.0, out=new)
             residual(new, rest)
-            self.n_iter += 1
             size = float(np.abs(rest).sum())
             if size < best:
                 x = new
-            # single precision inside: a step gains several digits until rounding is left
-            if size > 0.3 * best or size == 0.0:
+            if size <= wanted or size > 0.3 * best or size == 0.0:
                 break
             best = size
-        residual(x, rest)
+        if x is not new:
+            residual(x, rest)
         self.rest = float(np.abs(rest).sum() if transposed else np.abs(rest).max(initial=0.0))
         return x
 
@@ -407,11 +457,13 @@ class Run:
     After a method has run, `value` is the answer and `bound` says how far off it can be.
     """
 
-    def __init__(self, problem, tol, max_iter, value, progress):
+    def __init__(self, problem, tol, max_iter, value, progress, matrix=None):
         self.problem, self.tol, self.max_iter, self.progress = problem, tol, max_iter, progress_of(progress)
         self.value, self.ahead = value, np.empty_like(value)
-        self.n_iter, self.message, self.matrix, self.method = 0, "", None, ""
-        self.best, self.stale = math.inf, 0
+        self.n_iter, self.message, self.matrix, self.method = 0, "", matrix, ""
+        if matrix is not None:
+            matrix.problem = problem
+        self.best, self.stale, self.proper = math.inf, 0, None
         self.steps = _Steps(problem)
         n, n_pairs = problem.mdp.n_states, problem.mdp.n_pairs
         self.choice = {"hard": lambda: np.empty(n, np.int32), "soft": lambda: np.empty(n_pairs),
@@ -460,7 +512,8 @@ class Run:
         else:
             self.stale += 1
         # below the rounding floor no sweep can gain anything, and near it they may go in circles
-        if bound.half <= bound.floor or (self.stale > 60 and bound.half <= 20 * bound.floor):
+        still = self.problem.discounted or self.steps.still
+        if still and (bound.half <= bound.floor or (self.stale > 60 and bound.half <= 20 * bound.floor)):
             self.message = f"rounding leaves a bound of {bound.total:.2g}"
             return True
         if self.max_iter is not None and self.n_iter >= self.max_iter:
@@ -474,11 +527,10 @@ class Run:
     def start_from(self, best):
         """Start at the value of a policy that ends: from there, policy iteration meets none that does not."""
         problem = self.problem
-        if problem.mdp.n_states <= 1 or not problem.any_free:
+        if not problem.any_free:
             return
-        matrix = self.matrix = PolicyMatrix(problem)
+        matrix, right = PolicyMatrix(problem), np.empty_like(self.value)
         matrix.set_rows(best)
-        right = np.empty_like(self.value)
         problem.model.chosen(best, np.zeros_like(self.value), right)
         right[~problem.free] = 0.0
         if matrix.solve(right, self.ahead, 1e-6) < math.inf:
@@ -517,19 +569,23 @@ class Run:
         problem = self.problem
         n = problem.mdp.n_states
         change, delta, other = np.empty(n), np.empty(n), np.empty(n)
-        count = 4
         while not self.sweep(choose=True):
             matrix = self._matrix_of_choice()
             if matrix.system is None:
                 self.advance()
                 continue
             np.subtract(self.ahead, self.value, out=change)
+            lift = self._lift(change)
             delta[:] = change
-            for _ in range(count):
-                matrix.system.sweep(delta, change, other, problem.n_threads)
+            for _ in range(_INNER):
+                least, most = matrix.system.sweep(delta, change, other, problem.n_threads)
                 delta, other = other, delta
-            count = min(count + 2, 40)
+                # as far as the next choice can make use of
+                if most - least < 0.02 * (self.most - self.least):
+                    break
             self.value += delta
+            if lift:
+                self.value += lift / (1 - problem.beta_most)
 
     def newton(self):
         """Policy iteration with an inexact solve: V ← V + (I − γ P_π)^-1 (TV − V), π the choice at V.
@@ -544,8 +600,24 @@ class Run:
         rtol = {"hard": 0.05, "soft": 0.02, "policy": 1e-5}[problem.kind]
         if not problem.discounted:
             rtol = min(rtol, 1e-3)
+        half = math.inf
+        natural = np.flatnonzero(problem.free).astype(np.int32)
         patience = 60 if problem.kind == "hard" else 8
+        last, kept, proper = math.inf, None, self.proper
         while not self.sweep(choose=True):
+            if problem.soft and not problem.discounted:
+                # a policy that all but never ends has a value that says nothing: begin at one that ends, then go slowly
+                size = _size(self.value)
+                if self.residual > 4 * last or (kept is not None and size > 1e4 * max(1.0, _size(kept))):
+                    if proper is not None:
+                        self.start_from(proper)
+                        proper, last, kept = None, math.inf, None
+                        continue
+                    self.value[:] = kept
+                    self.sweep(choose=True)
+                    if self._sweeps(20):
+                        return
+                last, kept = self.residual, self.value.copy()
             if self.stale > patience:
                 rtol, self.stale, patience = max(rtol * 1e-2, 1e-6), 0, 2 * patience
                 if self._sweeps(20):
@@ -555,14 +627,36 @@ class Run:
                 self.jacobi()
                 return
             np.subtract(self.ahead, self.value, out=change)
-            need = 0.0
+            need = lift = 0.0
             if problem.discounted:  # no tighter than the answer needs
-                need = 0.2 * self.tol * (1 - problem.beta_most) / max(self.residual, 1e-300)
+                need = 0.2 * self.tol / max(self.bound.half, 1e-300)
+                lift = self._lift(change)
             if matrix.solve(change, delta, min(max(rtol, need), 0.3)) == math.inf:
                 if self._sweeps(20):
                     return
                 continue
             self.value += delta
+            if lift:
+                self.value += lift / (1 - problem.beta_most)
+            if problem.kind == "hard" and self.bound.half > 0.15 * half:
+                # far from the best policy: news travels along the order of the states in one sweep in place
+                problem.model.gauss_seidel(self.value, natural, problem.soft, False)
+                problem.model.gauss_seidel(self.value, natural, problem.soft, True)
+            half = self.bound.half
+
+    def _lift(self, change):
+        """Take the mean out of a change where that makes it smaller; returns it.
+
+        Where no mass is lost, a constant change has a constant solution, and only the rest needs the solver.
+        """
+        if self.problem.beta_least < self.problem.beta_most * (1 - 1e-9):
+            return 0.0
+        with np.errstate(over="ignore"):
+            mean, size = float(change.mean()), float(change @ change)
+        if not size < math.inf or size <= 1.7 * (size - mean * mean * change.size):
+            return 0.0
+        change -= mean
+        return mean
 
     def _sweeps(self, count):
         """Plain sweeps; True where the run has to end. The last leaves `value` to be chosen from."""
@@ -582,6 +676,40 @@ class Run:
                 return None
         return self.matrix
 
+    def few_actions(self):
+        """Sweeps over the pairs that are within reach of the best, a sweep over all of them to judge (Puterman 1994, 6.7).
+
+        A pair is dropped for a while where its Q falls short by several times the span of the last change. True where
+        the run has ended, False where the sweeps have turned slow.
+        """
+        problem = self.problem
+        close = np.empty(problem.mdp.n_pairs, np.uint8)
+        kept, count = None, 3
+        while not self.sweep():
+            count += 1
+            if count % 4 == 0:
+                span = self.most - self.least
+                n_close = problem.model.close_pairs(self.value, self.ahead, 4.0 * span, close, problem.n_threads)
+                kept = problem.model.reduced(close, n_close) if n_close < 0.6 * problem.mdp.n_pairs else None
+            self.advance()
+            if kept is None:
+                if count > 30:
+                    return False
+                continue
+            # half of what is asked, so that the judging sweep agrees
+            wanted = 0.5 * max(self.tol, 2 * self.bound.floor) * (1 - problem.beta_most) / max(problem.beta_most, 0.5)
+            last = math.inf
+            for _ in range(80):
+                least, most = kept.hard(self.value, self.ahead, None, problem.n_threads)
+                self.advance()
+                if most - least <= wanted:
+                    break
+                if most - least > 0.9 * last:
+                    return False
+                last = most - least
+            kept, count = None, 3  # the pairs are chosen anew after the next sweep, should it not be the last
+        return True
+
     def auto(self):
         """Sweeps while they contract fast, as on well mixed models; else policy iteration or Newton."""
         problem = self.problem
@@ -592,10 +720,14 @@ class Run:
                 return
             spans.append(self.bound.half)
             self.advance()
-            if len(spans) >= 4:
+            if len(spans) >= 5:
                 rate = max(spans[-1] / spans[-2], spans[-2] / spans[-3])
                 left = math.log(max(self.tol, 2 * self.bound.floor) / spans[-1]) / math.log(rate) if rate < 1 else 1e9
-                if left > 40:
+                if left > 60:
+                    break
+                if problem.kind == "hard" and left > 8 and self.few_actions():
+                    return
+                if problem.kind == "hard" and left > 8:
                     break
         self.method = {"hard": "policy_iteration", "soft": "newton", "policy": "newton"}[problem.kind]
         self.newton()
@@ -611,16 +743,19 @@ class _Steps:
 
     def __init__(self, problem):
         self.problem, self.weight, self.worst = problem, None, math.inf
-        self.floor = 0.0
+        self.floor, self.still, self.found_at = 0.0, False, 0
 
     def bound(self, run, size):
         """No bound until the change of a sweep, times the steps there are left, is about what is asked."""
         problem = self.problem
         rounding = problem.rounding(size)
         self.floor = rounding * (self.worst if self.weight is not None else 1.0)
-        settled = run.residual <= 4 * rounding or run.stale > 20
+        self.still = run.residual <= 4 * rounding
+        settled = self.still or run.stale > 20
         if run.residual > run.tol and not settled:
             return _Bound(0.0, math.inf, self.floor)
+        if self.still and self.found_at < run.n_iter - 1:
+            self.weight = None  # of an earlier policy
         if self.weight is None or settled or run.residual * self.worst <= run.tol:
             half = self._verified(run, rounding)
             if math.isfinite(half):
@@ -673,7 +808,7 @@ class _Steps:
         weight[~problem.free] = 0.0
         if not (np.isfinite(weight).all() and (weight[problem.free] > 0).all()):
             return False
-        self.weight, self.worst = weight, float(weight.max(initial=0.0))
+        self.weight, self.worst, self.found_at = weight, float(weight.max(initial=0.0)), run.n_iter
         return True
 
     def _longest(self, run, weight):
@@ -686,7 +821,7 @@ class _Steps:
             return weight
         reward = np.where(close, 1.0, -np.inf)
         model = _planning.Model(mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, reward, problem.fixed, 1.0, 1.0,
-                                _width(mdp))
+                                _facts(mdp)[0])
         ahead = np.empty_like(weight)
         for _ in range(2000):
             _, most = model.hard(weight, ahead, None, problem.n_threads)
@@ -697,16 +832,33 @@ class _Steps:
         return weight
 
 
-def solve_soft(mdp, reward, value=None, tol=1e-11, n_threads=None):
-    """(problem, value, policy, bound) of a soft problem at temperature 1, as closely as rounding lets it; for learning."""
+def solve_soft(mdp, reward, value=None, tol=1e-11, n_threads=None, matrix=None):
+    """(problem, value, policy, bound, matrix) of a soft problem at temperature 1, as closely as rounding lets it.
+
+    For learning: starts at `value`, and uses the pattern of `matrix` again where the rewards forbid the same.
+    """
     problem = Problem(mdp, reward, "soft", 1.0, n_threads=n_threads)
     start = np.zeros(mdp.n_states) if value is None else np.where(problem.free, value, 0.0)
-    if not problem.discounted:
-        check_ends(problem)
-    run = Run(problem, tol, 5000, start, None).run("auto")
+    proper = None if problem.discounted else check_ends(problem)
+    if matrix is not None and not np.array_equal(matrix.problem.fixed, problem.fixed):
+        matrix = None
+    run = Run(problem, tol, 5000, start, None, matrix)
+    if proper is not None and value is None:
+        run.start_from(proper)
+    run.proper = proper
+    run.run("auto")
     policy, ahead = np.empty(mdp.n_pairs), np.empty(mdp.n_states)
     problem.sweep(run.value, ahead, policy)
-    return problem, run.value, policy, run.bound.total
+    return problem, run.value, policy, run.bound.total, run.matrix
+
+
+def longest(problem):
+    """At least the expected number of steps to the end from any free state, checked; for a problem of a policy."""
+    matrix = PolicyMatrix(problem)._exact(problem.policy)
+    n = problem.mdp.n_states
+    guess = splu(sparse.csc_array(sparse.eye_array(n) - matrix)).solve(problem.free.astype(float))
+    slack = (guess - matrix @ guess)[problem.free].min(initial=1.0) - 1e-12 * guess.max(initial=1.0)
+    return float(guess.max(initial=1.0) / slack) if slack > 0 and (guess >= 0).all() else math.inf
 
 
 def reachable_under(mdp, policy, start):

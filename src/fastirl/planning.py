@@ -17,7 +17,7 @@ import numpy as np
 
 from . import _planning
 from ._validation import float_vector, one_of, positive_number, whole_number
-from ._value_solver import PolicySolver, Problem, Run, check_ends, progress_of, reachable_under
+from ._value_solver import PolicySolver, Problem, Run, check_ends, longest, progress_of, reachable_under
 from .exceptions import ConvergenceWarning, InvalidInputError
 from .mdp import MDP
 from .results import PlanningResult, VisitationResult
@@ -251,7 +251,8 @@ def _plan(problem, method, tol, horizon, max_iter, initial_value, progress):
                 "pass normalize=True when the model is built, or a smaller discount"
             )
         proper = check_ends(problem)
-        if problem.kind == "hard" and given is None:
+        run.proper = proper
+        if proper is not None and given is None:
             run.start_from(proper)
     run.run(method)
     value = run.value
@@ -361,10 +362,13 @@ def visitation_frequencies(mdp, policy, initial_distribution=None, horizon=None,
     if horizon is not None:
         problem = Problem(mdp, zero, "policy", n_threads=n_threads, policy=policies[0])
         return _by_time(problem, policies, start, int(horizon), tol)
-    visited = reachable_under(mdp, policies[0], start > 0)
-    problem = Problem(mdp, zero, "policy", n_threads=n_threads, policy=policies[0], idle=~visited)
+    problem = Problem(mdp, zero, "policy", n_threads=n_threads, policy=policies[0])
     if not problem.discounted:
-        check_ends(problem)
+        # what is never visited need not end
+        idle = ~reachable_under(mdp, policies[0], start > 0)
+        problem = Problem(mdp, zero, "policy", n_threads=n_threads, policy=policies[0], idle=idle)
+        if not problem.discounted:
+            check_ends(problem)
     return _visits(problem, start, tol)
 
 
@@ -398,8 +402,9 @@ def _by_time(problem, policies, start, horizon, tol):
 def _visits(problem, start, tol):
     mdp, policy = problem.mdp, problem.policy
     solver = PolicySolver(problem, adjoint_only=True)
-    steps = 1.0 / (1.0 - problem.beta_most) if problem.discounted else solver.matrix.longest(problem)
-    visits = solver.adjoint(start, nonnegative=True)
+    steps = 1.0 / (1.0 - problem.beta_most) if problem.discounted else longest(problem)
+    least = 1.0 / (1.0 - problem.beta_least)  # the sum of the visits is at least this
+    visits = solver.adjoint(start, nonnegative=True, wanted=0.5 * tol * least / steps if steps else 0.0)
     pair, there = np.empty(mdp.n_pairs), np.empty(mdp.n_states)
     _planning.push(problem.model, policy, visits, pair, there)
     total = float(visits.sum())

@@ -166,7 +166,7 @@ class ProcessModel:
         self.mdp, self.steps, self.objective, self.horizon = mdp, steps, objective, horizon
         self.tol, self.n_threads = tol, n_threads
         self.matching = objective == "feature_matching"
-        self._value = None
+        self._value = self._matrix = None
         self._seeds()
 
     def _seeds(self):
@@ -196,7 +196,8 @@ class ProcessModel:
 
     def _for_ever(self, reward, features):
         mdp, steps = self.mdp, self.steps
-        problem, value, policy, bound = solve_soft(mdp, reward, self._value, self.tol, self.n_threads)
+        problem, value, policy, bound, matrix = solve_soft(mdp, reward, self._value, self.tol, self.n_threads,
+                                                           self._matrix)
         self._value = value
         rows, where = np.unique(steps.pair, return_inverse=True)
         where = where.reshape(-1)
@@ -207,8 +208,9 @@ class ProcessModel:
         if self.matching:
             per_trip = per_trip - value[steps.start]
         solver = PolicySolver(Problem(mdp, np.zeros(mdp.n_pairs), "policy", n_threads=self.n_threads, policy=policy,
-                                      idle=problem.dead), adjoint_only=features is None)
+                                      idle=problem.dead), matrix=matrix)
         passing = solver.adjoint(self.y[0])
+        self._matrix = solver.matrix
         found = {"value": float(steps.weight @ per_trip), "per_trip": per_trip,
                  "gradient": self.counts + passing[mdp.pair_state] * policy,
                  "bound": bound / max(1.0, float(np.abs(value).max(initial=0.0)))}
