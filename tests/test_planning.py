@@ -1015,3 +1015,19 @@ def test_rewards_beyond_double_precision_are_refused_not_nan():
     problem = small.random_sparse(discount=0.999)
     with pytest.raises(InvalidInputError, match="double precision"):
         solve("hard", problem.with_reward(1e308))
+
+
+@pytest.mark.parametrize("method", SOFT)
+def test_a_terminal_state_that_nothing_leads_to_stays_at_0(method):
+    p = np.zeros((4, 1, 4))
+    p[[0, 1, 2, 3], 0, [1, 2, 0, 0]] = 1.0
+    found = solve("soft", small.Problem(MDP(p, 0.99, terminal=[3]), np.array([1.0, 2.0, 3.0])), method)
+    assert found.value[3] == 0.0 and found.converged
+
+
+@pytest.mark.parametrize("method", HARD)
+def test_at_discount_0_the_future_does_not_count(method):
+    problem = named_chain([[-np.inf], [2.0, 1.0], []], [[1], [0, 2], []], [2])
+    mdp = problem.mdp.with_discount(0.0)
+    found = solve("hard", small.Problem(mdp, problem.reward), method)
+    np.testing.assert_array_equal(found.value, [-np.inf, 2.0, 0.0])

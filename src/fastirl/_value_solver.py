@@ -22,6 +22,7 @@ __all__ = ["Problem", "PolicySolver", "Run", "solve_soft", "check_ends", "progre
 
 _U = 2.0**-53  # unit roundoff
 _SMALL = 256  # states up to which a dense factorisation costs less than it risks
+_PRECISE = 3_000  # states up to which a matrix that is nearly singular is factored in double precision
 _DIRECT = 50_000  # states up to which a sparse factorisation stands in for a Krylov solver that stalls
 _SOLVER_BLOCK = 32_768  # states of a block of the solver's matrix: fixed by the data, so the bits are
 _INNER = 40  # sweeps of a policy between two choices
@@ -98,7 +99,7 @@ class Problem:
         """(reward, dead): pairs that may lead to these states are forbidden; states left without a pair are dead."""
         mdp = self.mdp
         reward = self.own_reward.copy()
-        if dead_next.any():
+        if dead_next.any() and mdp.discount > 0:  # at discount 0 the future does not count, not even −inf
             reward[(mdp.transitions @ dead_next.astype(float)) > 0] = -np.inf
         forbidden = np.isneginf(reward)
         if self.policy is None:
@@ -291,6 +292,10 @@ class PolicyMatrix:
             except np.linalg.LinAlgError:
                 return math.inf
             return 0.0 if np.isfinite(out).all() else math.inf
+        if self.problem.mdp.n_states <= _PRECISE and self.problem.beta_most > 1 - 1e-5:
+            found = self._direct(right, out, transposed)  # too close to singular for single precision
+            if found < math.inf:
+                return found
         system = self.turned if transposed else self.system
         iterations, residual = system.solve(right, out, self.work, rtol, 400, self.problem.n_threads)
         self.n_krylov += iterations
@@ -571,8 +576,12 @@ class Run:
         change, delta, other = np.empty(n), np.empty(n), np.empty(n)
         while not self.sweep(choose=True):
             matrix = self._matrix_of_choice()
-            if matrix.system is None:
-                self.advance()
+            if matrix.system is None:  # few states: all the sweeps of a policy at once, by its factors
+                np.subtract(self.ahead, self.value, out=change)
+                if matrix.solve(change, delta, 0.0) == math.inf:
+                    self.advance()
+                else:
+                    self.value += delta
                 continue
             np.subtract(self.ahead, self.value, out=change)
             lift = self._lift(change)
@@ -605,10 +614,10 @@ class Run:
         patience = 60 if problem.kind == "hard" else 8
         last, kept, proper = math.inf, None, self.proper
         while not self.sweep(choose=True):
-            if problem.soft and not problem.discounted:
+            if not problem.discounted and problem.kind != "policy":
                 # a policy that all but never ends has a value that says nothing: begin at one that ends, then go slowly
-                size = _size(self.value)
-                if self.residual > 4 * last or (kept is not None and size > 1e4 * max(1.0, _size(kept))):
+                wild = kept is not None and _size(self.value) > 1e4 * max(1.0, _size(kept))
+                if wild or (problem.soft and self.residual > 4 * last):
                     if proper is not None:
                         self.start_from(proper)
                         proper, last, kept = None, math.inf, None
@@ -632,7 +641,10 @@ class Run:
                 need = 0.2 * self.tol / max(self.bound.half, 1e-300)
                 lift = self._lift(change)
             if matrix.solve(change, delta, min(max(rtol, need), 0.3)) == math.inf:
-                if self._sweeps(20):
+                if proper is not None:
+                    self.start_from(proper)
+                    proper, last, kept = None, math.inf, None
+                elif self._sweeps(20):
                     return
                 continue
             self.value += delta
@@ -649,7 +661,7 @@ class Run:
 
         Where no mass is lost, a constant change has a constant solution, and only the rest needs the solver.
         """
-        if self.problem.beta_least < self.problem.beta_most * (1 - 1e-9):
+        if self.problem.beta_least < self.problem.beta_most * (1 - 1e-9) or not self.problem.free.all():
             return 0.0
         with np.errstate(over="ignore"):
             mean, size = float(change.mean()), float(change @ change)
