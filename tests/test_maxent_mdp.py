@@ -330,3 +330,19 @@ def test_the_gradient_in_every_pair_s_reward_is_that_of_central_differences(case
         up, down = (fi.process_log_likelihood(mdp, reward + h, given, reward_on="pair", objective=objective,
                                               horizon=horizon, gradient=False).value for h in (step, -step))
         np.testing.assert_allclose(found.gradient[pair], (up - down) / 2e-5, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("horizon", (None, 2))
+def test_a_trip_through_a_forbidden_state_is_named(horizon):
+    """State 0 may lead to state 1, from which nothing is allowed."""
+    mdp = MDP.from_pairs(np.array([[0, 0.5, 0.5], [0, 0, 1.0], [0, 0, 1.0]]), [0, 0, 1], [0, 1, 0], 0.9, terminal=[2])
+    trips = fi.Trajectories.from_sequences([[0, 1]], actions=[[0]], ids=["odd"])
+    with pytest.raises(fi.InvalidTripError, match="odd"):
+        fi.process_log_likelihood(mdp, np.array([0.0, 0.0, -np.inf]), trips, reward_on="pair", horizon=horizon)
+
+
+def test_with_one_choice_left_the_state_after_it_does_not_matter():
+    mdp = MDP.from_pairs(np.array([[0, 0.5, 0.5], [0, 0, 1.0], [0, 0, 1.0]]), [0, 0, 1], [0, 1, 0], 0.9, terminal=[2])
+    trips = fi.Trajectories.from_sequences([[0, 1]], actions=[[0]])
+    found = fi.process_log_likelihood(mdp, np.array([0.0, 0.0, -np.inf]), trips, reward_on="pair", horizon=1)
+    np.testing.assert_allclose(found.value, np.log(0.5), rtol=1e-14)

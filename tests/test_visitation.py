@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import small_mdps as small
+from scipy import sparse
 from test_planning import EPS, assert_three_clauses, large, trajectories
 
 import fastirl as fi
@@ -307,3 +308,31 @@ def test_large_problems_satisfy_their_equation_within_the_bound(discount):
     # |D - D*|_1 <= |residual|_1 / (1 - discount), and at least |residual|_1 / 2
     assert off / 2 <= found.error_bound + 1e-13 * found.state.sum()
     assert found.error_bound <= 1e-12 * max(1.0, found.state.sum()) + 1000 * EPS * found.state.sum() / (1 - discount)
+
+
+def test_absorbing_visits_of_a_long_walk_reach_the_rounding_floor():
+    side = 60
+    mdp = small.grid(side, 0.3, 1.0).mdp
+    start = np.zeros(mdp.n_states)
+    start[0] = 1.0
+    found = fi.visitation_frequencies(mdp, None, start)
+    assert found.converged and found.error_bound <= 1e-6 * found.state.sum()
+
+
+def test_a_hub_that_many_states_lead_to_is_within_the_bound():
+    n = 200_001
+    rows = np.arange(n)
+    mdp = MDP.from_pairs(sparse.csr_array((np.ones(n), (rows, np.zeros(n, int))), shape=(n, n)), rows, np.zeros(n, int), 0.9)
+    start = np.random.default_rng(0).random(n)
+    start /= start.sum()
+    found = fi.visitation_frequencies(mdp, None, start, horizon=1)
+    exact = float(start.astype(np.longdouble).sum())
+    assert abs(found.state_by_time[1, 0] - exact) <= found.error_bound
+
+
+def test_a_policy_that_is_a_little_off_is_read_as_its_shares():
+    problem = small.random_dense(6, 3, seed=3, discount=0.9999)
+    policy = np.full(problem.mdp.n_pairs, (1 + 9e-9) / 3)
+    exact = fi.policy_evaluation(problem.mdp, None, problem.reward, "pair", tol=1e-5)
+    found = fi.policy_evaluation(problem.mdp, policy, problem.reward, "pair", tol=1e-5)
+    assert np.abs(found.value - exact.value).max() <= found.error_bound + exact.error_bound

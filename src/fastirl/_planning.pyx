@@ -4,7 +4,7 @@
     2  The matrix of a policy     merged rows, rows of one action a state, its transpose
     3  Its solution               BiCGStab on the matrix preconditioned by its two triangles
     4  Visitation                 one step forward of a distribution
-    5  Graphs                     states that are cut off, steps to the end
+    5  Mass                       what stays in play
 
 Symbols (Puterman 1994; Ziebart 2010): V value, Q value of a pair, P transitions, gamma discount, T temperature,
 pi policy. Pairs are sorted by state; pairs of state s are pair_ptr[s] ... pair_ptr[s + 1] - 1. Loops that run on
@@ -519,7 +519,7 @@ cdef class System:
         return ptr[self.n] if fits else -1
 
     def set_merged(self, Model model, const uint16_t[::1] slot, const double[::1] policy, int n_threads=1):
-        """The values of a policy that mixes, on the pattern of :func:`merged_rows`."""
+        """The values of a policy that mixes, on the pattern of :meth:`set_pattern`."""
         cdef const sweeps_model* m = &model.m
         cdef const int64_t[::1] begin = self.begin, ptr = self.ptr
         cdef float[::1] value = self.value
@@ -645,7 +645,7 @@ cdef class System:
         """x = (I - gamma P)^-1 right to a relative residual, by BiCGStab (van der Vorst 1992); (iterations, residual).
 
         `work` is (7, n). The residual is that of the preconditioned system, relative to its right side; the caller
-        judges the solution. A breakdown restarts from the residual reached; the best point is kept.
+        judges the solution. A breakdown restarts from the residual reached.
         """
         _one_size(right.shape[0], self.n)
         _one_size(x.shape[0], self.n)
@@ -878,7 +878,7 @@ def push(Model model, const double[::1] policy, const double[::1] here, double[:
                         there[m.indices[k]] += mass * m.probability[k]
 
 
-# ---- 5  Graphs ------------------------------------------------------------------------------------
+# ---- 5  Mass --------------------------------------------------------------------------------------
 
 
 def row_extremes(Model model):

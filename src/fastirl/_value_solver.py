@@ -26,7 +26,7 @@ _PRECISE = 3_000  # states up to which a matrix that is nearly singular is facto
 _DIRECT = 50_000  # states up to which a sparse factorisation stands in for a Krylov solver that stalls
 _SOLVER_BLOCK = 32_768  # states of a block of the solver's matrix: fixed by the data, so the bits are
 _INNER = 40  # sweeps of a policy between two choices
-_ONE_THREAD = 200_000  # entries below which a second thread costs more than it saves
+_ONE_THREAD = 1_000_000  # entries below which a second thread costs more than it saves
 
 
 # -- the problem, as the kernels see it ---------------------------------------------------------------
@@ -173,7 +173,6 @@ class Problem:
 
 def _facts(mdp):
     """(width, entries, choices), kept on the model: entries of every pair (0 where they differ, −1 where each has one and
-
     it is 1), the most entries of a pair, the most pairs of a state.
     """
     found = mdp.__dict__.get("_solver_facts")
@@ -300,6 +299,7 @@ class PolicyMatrix:
         iterations, residual = system.solve(right, out, self.work, rtol, 400, self.problem.n_threads)
         self.n_krylov += iterations
         if not (residual <= max(0.5, rtol) and np.isfinite(out).all()):
+            self.work[:] = 0.0  # nothing that is not a number may be left there
             return self._direct(right, out, transposed)
         return residual
 
@@ -378,6 +378,7 @@ class PolicySolver:
             step(x, out)
             np.subtract(out, x, out=out)
             out += right
+            out[~self.problem.free] = 0.0
 
         start, rest = np.zeros_like(right), right.copy()
         if mdp.n_states > _SMALL:
@@ -424,6 +425,7 @@ class PolicySolver:
             rtol = min(max(0.2 * wanted / size, 1e-6), 0.1) if size > 0 else 1e-6
             if self.matrix.solve(rest, delta, rtol, transposed=transposed) == math.inf:
                 delta[:] = rest
+            delta[~self.problem.free] = 0.0
             new = x + delta
             if nonnegative:
                 np.maximum(new, 0.0, out=new)
@@ -489,7 +491,7 @@ class Run:
                 f"values must not overflow double precision: in sweep {self.n_iter + 1} they do; scale the rewards down, "
                 "or lower the discount"
             )
-        size = _size(self.ahead)
+        size = _size(self.ahead) + self.residual  # of the value swept too
         self.n_iter += 1
         if problem.discounted:
             self.bound = _discounted_bound(problem, self.least, self.most, size)
@@ -538,7 +540,7 @@ class Run:
         matrix.set_rows(best)
         problem.model.chosen(best, np.zeros_like(self.value), right)
         right[~problem.free] = 0.0
-        if matrix.solve(right, self.ahead, 1e-6) < math.inf:
+        if matrix.solve(right, self.ahead, 1e-6) < 1e-3:
             self.value[:] = self.ahead
 
     # methods
@@ -701,7 +703,8 @@ class Run:
             count += 1
             if count % 4 == 0:
                 span = self.most - self.least
-                n_close = problem.model.close_pairs(self.value, self.ahead, 4.0 * span, close, problem.n_threads)
+                margin = 4.0 * span + 8.0 * problem.rounding(_size(self.value))
+                n_close = problem.model.close_pairs(self.value, self.ahead, margin, close, problem.n_threads)
                 kept = problem.model.reduced(close, n_close) if n_close < 0.6 * problem.mdp.n_pairs else None
             self.advance()
             if kept is None:
@@ -866,11 +869,25 @@ def solve_soft(mdp, reward, value=None, tol=1e-11, n_threads=None, matrix=None):
 
 def longest(problem):
     """At least the expected number of steps to the end from any free state, checked; for a problem of a policy."""
-    matrix = PolicyMatrix(problem)._exact(problem.policy)
     n = problem.mdp.n_states
-    guess = splu(sparse.csc_array(sparse.eye_array(n) - matrix)).solve(problem.free.astype(float))
-    slack = (guess - matrix @ guess)[problem.free].min(initial=1.0) - 1e-12 * guess.max(initial=1.0)
+    matrix = PolicyMatrix(problem)
+    exact = matrix._exact(problem.policy)
+    right, guess = problem.free.astype(float), np.empty(n)
+    if n <= _DIRECT:
+        guess[:] = splu(sparse.csc_array(sparse.eye_array(n) - exact)).solve(right)
+    elif not matrix.set_mixed(problem.policy) or matrix.solve(right, guess, 1e-4) == math.inf:
+        return math.inf
+    guess[~problem.free] = 0.0
+    slack = (guess - exact @ guess)[problem.free].min(initial=1.0) - 1e-12 * guess.max(initial=1.0)
     return float(guess.max(initial=1.0) / slack) if slack > 0 and (guess >= 0).all() else math.inf
+
+
+def most_entering(mdp):
+    """The most entries that lead into a state, kept on the model: terms of a sum when visits go forward."""
+    found = mdp.__dict__.get("_most_entering")
+    if found is None:
+        found = mdp.__dict__["_most_entering"] = int(np.bincount(mdp.indices, minlength=1).max(initial=1))
+    return found
 
 
 def reachable_under(mdp, policy, start):

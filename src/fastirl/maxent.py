@@ -290,7 +290,8 @@ class MaxEntIRL:
         if not self.converged_:
             warnings.warn(f"the fit did not converge: {self.message_}; raise max_iter, or see summary()",
                           ConvergenceWarning, stacklevel=3)
-        if self.error_bound_ > self.value_tol:
+        # on an MDP values are as close as rounding allows, which at discounts near 1 is more than value_tol
+        if self.error_bound_ > (max(self.value_tol, 1e-9) if self._of_process else self.value_tol):
             route_choice.warn_bound(self.error_bound_, self.value_tol)
         self.unidentified_ = tuple(unidentified)
         for names in self.unidentified_:

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import _planning
 from ._validation import float_vector, one_of, positive_number, whole_number
-from ._value_solver import PolicySolver, Problem, Run, check_ends, longest, progress_of, reachable_under
+from ._value_solver import PolicySolver, Problem, Run, check_ends, longest, most_entering, progress_of, reachable_under
 from .exceptions import ConvergenceWarning, InvalidInputError
 from .mdp import MDP
 from .results import PlanningResult, VisitationResult
@@ -28,6 +28,7 @@ HARD_METHODS = ("auto", "jacobi", "gauss_seidel", "modified_policy_iteration", "
 SOFT_METHODS = ("auto", "jacobi", "gauss_seidel", "newton")
 
 _U = 2.0**-53
+_KEPT = 2**24  # entries of time-varying policies that are kept, not computed again
 
 
 def value_iteration(mdp, reward=None, reward_on="auto", method="auto", tol=1e-8, *, horizon=None, max_iter=None,
@@ -180,8 +181,8 @@ def _require_model(mdp):
 class _Source:
     """What Q values and policies of a result are computed from when they are asked for."""
 
-    def __init__(self, problems):
-        self.problems = problems
+    def __init__(self, problems, policies=None):
+        self.problems, self.policies = problems, policies
 
     def __getstate__(self):
         raise TypeError("a result that has not been asked for `q` and `policy` cannot be pickled: ask for both first")
@@ -197,6 +198,8 @@ class _Source:
         return self._of(value, _q_values)
 
     def choice(self, value):
+        if self.policies is not None:
+            return self.policies
         return self._of(value, _choice)
 
 
@@ -283,25 +286,39 @@ def _finite(problems, tol, final, progress, horizon=None):
     if final is not None:
         value[-1] = np.where(mdp.terminal, 0.0, final)
     bound, residual = 0.0, 0.0
+    # the soft policy falls out of the sweep: kept where it is small
+    policies = None
+    if problems[0].soft and horizon * mdp.n_pairs <= _KEPT:
+        policies = np.empty((horizon, mdp.n_pairs))
+    forbids = _forbidding(problems)
     for t in range(horizon - 1, -1, -1):
-        problem = problems[t].before(np.isneginf(value[t + 1]))
-        later = _in_play(value[t + 1])
-        least, most = problem.sweep(later, value[t])
+        problem, later = problems[t], value[t + 1]
+        if forbids[t] or t + 1 < horizon and forbids[t + 1]:
+            problem, later = problem.before(np.isneginf(later)), _in_play(later)
+        least, most = problem.sweep(later, value[t], None if policies is None else policies[t])
         residual = max(abs(least), abs(most)) if problem.any_free else 0.0
         if not residual < math.inf:
             raise InvalidInputError(f"values must not overflow double precision: at time {t} they do; scale the rewards "
                                     "down")
-        bound = problem.rounding(float(np.abs(later).max(initial=0.0))) + problem.beta_most * bound
-        value[t, problem.dead] = -np.inf
+        bound = problem.rounding(max(later.max(initial=0.0), -later.min(initial=0.0))) + problem.beta_most * bound
+        if forbids[t]:
+            value[t, problem.dead] = -np.inf
         if tell is not None:
             tell(horizon - t, bound)
     result = PlanningResult(
         value=value, error_bound=bound, residual=residual, n_iter=horizon, converged=bool(bound <= tol),
         method="backward_induction", tol=tol, attainable=bound,
-        message="" if bound <= tol else f"rounding leaves a bound of {bound:.2g}", source=_Source(problems),
+        message="" if bound <= tol else f"rounding leaves a bound of {bound:.2g}", source=_Source(problems, policies),
     )
     _warn(result)
     return result
+
+
+def _forbidding(problems):
+    """For each step whether its rewards forbid anything; steps that are one problem are looked at once."""
+    known = {}
+    return [known.setdefault(id(problem), float(np.min(problem.own_reward, initial=0.0)) == -math.inf)
+            if id(problem) not in known else known[id(problem)] for problem in problems]
 
 
 def _policies(mdp, policy, horizon):
@@ -311,14 +328,34 @@ def _policies(mdp, policy, horizon):
         whole_number("horizon", horizon, lower=0)
         if given is not None and given.shape == (horizon, mdp.n_pairs) and given.ndim == 2 and horizon > 0 \
                 and given.shape != (mdp.n_states, mdp.n_actions):
-            return [mdp.policy_vector(row) for row in given]
-    return [mdp.policy_vector(policy)]
+            return _normal_rows(mdp, given)
+    return [_normal(mdp, policy)]
+
+
+def _normal_rows(mdp, given):
+    """Policies by time; looked at all at once, and one by one only where something is wrong or off by rounding."""
+    given = np.ascontiguousarray(given, dtype=float) if given.dtype.kind in "fiu" else given
+    if given.dtype == float and given.size and mdp.n_pairs:
+        starts = mdp.pair_ptr[:-1][np.diff(mdp.pair_ptr) > 0]
+        sums = np.add.reduceat(given, starts, axis=1)
+        if given.min() >= 0 and np.abs(sums - 1.0).max() <= 4 * _U:
+            return list(given)
+    return [_normal(mdp, row) for row in given]
+
+
+def _normal(mdp, policy):
+    """(n_pairs,) a policy whose sums are 1 to rounding: what is accepted may be off by 1e-8."""
+    found = mdp.policy_vector(policy)
+    sums = np.bincount(mdp.pair_state, found, minlength=mdp.n_states)
+    if (np.abs(sums - 1.0)[~mdp.terminal] > 4 * _U).any():
+        found = found / sums[mdp.pair_state]
+    return found
 
 
 # -- visitation ---------------------------------------------------------------------------------------
 
 
-def visitation_frequencies(mdp, policy, initial_distribution=None, horizon=None, *, tol=1e-12, n_threads=None):
+def visitation_frequencies(mdp, policy, initial_distribution=None, horizon=None, *, tol=None, n_threads=None):
     r"""How often a policy visits states and pairs, :math:`\mu(s) = \sum_t \gamma^t \Pr(s_t = s)`.
 
     Infinite horizon: :math:`\mu = (I - \gamma P_\pi^\top)^{-1} d_0`, which sums to 1 / (1 − γ) where nothing ends. Finite
@@ -330,7 +367,7 @@ def visitation_frequencies(mdp, policy, initial_distribution=None, horizon=None,
     policy : any form that :meth:`MDP.policy_vector` takes; with a horizon also (horizon, n_pairs)
     initial_distribution : (n_states,) of at least 0 that sums to 1; None for the environment's own
     horizon : int, number of decisions, None for an infinite horizon
-    tol : float, asked of the error summed over states, relative to their total
+    tol : float, asked of the error summed over states, relative to their total; None: as little as rounding allows
     n_threads : as of :func:`value_iteration`
 
     Returns
@@ -355,7 +392,7 @@ def visitation_frequencies(mdp, policy, initial_distribution=None, horizon=None,
     Ziebart et al. (2008), Algorithm 1; Puterman (1994), 6.9 (the dual linear program).
     """
     _require_model(mdp)
-    tol = positive_number("tol", tol)
+    tol = None if tol is None else positive_number("tol", tol)
     start = _distribution(mdp, initial_distribution)
     policies = _policies(mdp, policy, horizon)
     zero = np.zeros(mdp.n_pairs)
@@ -394,8 +431,9 @@ def _by_time(problem, policies, start, horizon, tol):
     visits = states[:horizon].sum(axis=0)
     visits[mdp.terminal] = states[max(horizon - 1, 0)][mdp.terminal]
     # each step adds the rounding of its products and sums: relative, for nothing is subtracted
-    bound = float(horizon * (horizon + 1) / 2 * (problem.entries + problem.choices + 8) * 4 * _U)
-    return VisitationResult(visits, pairs.sum(axis=0), bound, bound <= tol * max(horizon, 1), horizon, horizon, states,
+    bound = float(horizon * (horizon + 1) / 2 * (most_entering(mdp) + problem.choices + 8) * 4 * _U)
+    met = tol is None or bound <= tol * max(horizon, 1)
+    return VisitationResult(visits, pairs.sum(axis=0), bound, met, horizon, horizon, states,
                             pairs)
 
 
@@ -404,16 +442,17 @@ def _visits(problem, start, tol):
     solver = PolicySolver(problem, adjoint_only=True)
     steps = 1.0 / (1.0 - problem.beta_most) if problem.discounted else longest(problem)
     least = 1.0 / (1.0 - problem.beta_least)  # the sum of the visits is at least this
-    visits = solver.adjoint(start, nonnegative=True, wanted=0.5 * tol * least / steps if steps else 0.0)
+    visits = solver.adjoint(start, nonnegative=True, wanted=0.5 * (tol or 0.0) * least / steps)
     pair, there = np.empty(mdp.n_pairs), np.empty(mdp.n_states)
     _planning.push(problem.model, policy, visits, pair, there)
     total = float(visits.sum())
-    floor = ((problem.entries + problem.choices + 8) * 4 * steps + 8) * _U * total
+    floor = ((most_entering(mdp) + problem.choices + 8) * 2 * steps + 8) * _U * total
     bound = solver.rest * steps + floor
     arrived = np.where(mdp.terminal, start + mdp.discount * there, 0.0)
     state = np.where(mdp.terminal, arrived, visits)
-    result = VisitationResult(state, pair, bound, bool(bound <= max(tol * total, 2 * floor)), solver.n_iter)
+    asked = 2 * floor if tol is None else tol * total
+    result = VisitationResult(state, pair, bound, bool(bound <= asked), solver.n_iter)
     if not result.converged:
-        warnings.warn(f"`tol` must be met: the error is at most {bound:.3g}, asked was {tol * total:.3g}; raise tol, or "
+        warnings.warn(f"`tol` must be met: the error is at most {bound:.3g}, asked was {asked:.3g}; raise tol, or "
                       "lower the discount", ConvergenceWarning, stacklevel=3)
     return result

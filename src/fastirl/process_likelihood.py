@@ -9,7 +9,6 @@ Both are c'r + y'V with counts c of pairs and seeds y of values, so that ∂L/�
 λ = (I − γ P_π')^-1 y, and −∂²L = −Σ_s λ(s) Cov_π(∇Q).
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ from scipy import sparse
 from . import _planning
 from ._validation import one_of, plain, whole_number
 from ._value_solver import PolicySolver, Problem, solve_soft
-from .exceptions import InvalidInputError, InvalidTripError
+from .exceptions import InvalidInputError, InvalidTripError, UndecidedError
 from .mdp import MDP
 from .results import ProcessLogLikelihood
 from .trajectories import Trajectories
@@ -199,6 +198,7 @@ class ProcessModel:
         problem, value, policy, bound, matrix = solve_soft(mdp, reward, self._value, self.tol, self.n_threads,
                                                            self._matrix)
         self._value = value
+        self._refuse_forbidden(problem.reward[steps.pair], problem.dead[steps.start])
         rows, where = np.unique(steps.pair, return_inverse=True)
         where = where.reshape(-1)
         per_step = reward[rows]
@@ -210,6 +210,10 @@ class ProcessModel:
         solver = PolicySolver(Problem(mdp, np.zeros(mdp.n_pairs), "policy", n_threads=self.n_threads, policy=policy,
                                       idle=problem.dead), matrix=matrix)
         passing = solver.adjoint(self.y[0])
+        if not solver.rest <= 1e-6 * max(float(np.abs(self.y[0]).sum()), 1e-300):
+            raise UndecidedError(
+                f"visits must be found to six digits: {solver.rest:.3g} of {np.abs(self.y[0]).sum():.3g} is left; raise the "
+                "costs of steps, or lower the discount")
         self._matrix = solver.matrix
         found = {"value": float(steps.weight @ per_trip), "per_trip": per_trip,
                  "gradient": self.counts + passing[mdp.pair_state] * policy,
@@ -222,6 +226,17 @@ class ProcessModel:
             ahead -= slope[mdp.pair_state]
             found["hessian"] = -_weighted_square(ahead, passing[mdp.pair_state] * policy)
         return found
+
+    def _refuse_forbidden(self, reward, dead_start):
+        """Choices that cannot be made, or that may lead to where nothing can: their probability is 0."""
+        steps = self.steps
+        for bad, trip, time in ((np.isneginf(reward), steps.trip, steps.time),
+                                (dead_start, np.arange(len(steps)), np.zeros(len(steps), np.int64))):
+            if bad.any():
+                at = int(np.argmax(bad))
+                _refuse(steps.ids, trip[at], time[at], "a trajectory must be possible under the rewards",
+                        "it takes a pair that is forbidden, or that may lead to a state in which every pair is",
+                        "leave the trip out, or allow its pairs")
 
     def _value_slopes(self, solver, policy, features):
         """(n_states, k) ∇V, from ∇V = Σ_a π (x + γ P ∇V)."""
@@ -240,12 +255,18 @@ class ProcessModel:
 
     def _by_time(self, reward, features):
         mdp, steps, horizon = self.mdp, self.steps, self.horizon
-        problem = Problem(mdp, reward, "soft", 1.0, n_threads=self.n_threads)
+        whole = Problem(mdp, reward, "soft", 1.0, n_threads=self.n_threads)
+        problems, dead = [whole] * horizon, np.zeros(mdp.n_states, bool)
         value = np.zeros((horizon + 1, mdp.n_states))
         policy, scratch, bound = np.empty(mdp.n_pairs), np.empty(mdp.n_states), 0.0
         slopes = None if features is None else np.zeros((horizon + 1, mdp.n_states, features.shape[1]))
         for t in range(horizon - 1, -1, -1):
+            problem = problems[t] = whole.before(dead)
+            here = steps.time == t
+            started = problem.dead[steps.start] if t == 0 else np.zeros(len(steps), bool)
+            self._refuse_forbidden(np.where(here, problem.reward[steps.pair], 0.0), started)
             problem.sweep(value[t + 1], value[t], policy)
+            dead = problem.dead
             bound = problem.rounding(float(np.abs(value[t + 1]).max(initial=0.0))) + problem.beta_most * bound
             if features is not None:
                 mix = sparse.csr_array((policy, np.arange(mdp.n_pairs), mdp.pair_ptr), shape=(mdp.n_states, mdp.n_pairs))
@@ -264,6 +285,7 @@ class ProcessModel:
         passing = self.y[0].copy()
         hessian = None if features is None else np.zeros((features.shape[1],) * 2)
         for t in range(horizon):
+            problem = problems[t]
             problem.sweep(value[t + 1], scratch, policy)
             passing[mdp.terminal] = 0.0
             _planning.push(problem.model, policy, passing, pair, there)
@@ -342,15 +364,6 @@ def process_log_likelihood(mdp, reward, trajectories, *, reward_on="auto", objec
         horizon = whole_number("horizon", horizon, lower=1)
     reward = mdp.reward_vector(reward, reward_on)
     steps = match_steps(mdp, trajectories, horizon)
-    forbidden = np.isneginf(reward[steps.pair])
-    if forbidden.any():
-        bad = int(np.argmax(forbidden))
-        _refuse(steps.ids, steps.trip[bad], steps.time[bad], "a trajectory must not take a forbidden pair",
-                f"{mdp._pair(steps.pair[bad])} has reward -inf", "leave the trip out, or allow the pair")
     found = ProcessModel(mdp, steps, objective, horizon, tol, n_threads).at(reward)
-    if not math.isfinite(found["value"]):
-        bad = int(np.argmax(~np.isfinite(found["per_trip"])))
-        _refuse(steps.ids, bad, None, "a trajectory must be possible under the rewards",
-                "it passes a state that they forbid", "leave the trip out, or allow its pairs")
     return ProcessLogLikelihood(found["value"], found["per_trip"], found["gradient"] if gradient else None, objective,
                                 found["bound"], bool(found["bound"] <= tol), horizon)

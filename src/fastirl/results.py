@@ -205,7 +205,7 @@ class VisitationResult:
         In a terminal state what arrives there, once. For a finite horizon the sum over the decision times 0 … T − 1.
     pair : (n_pairs,) expected choices of each pair
     error_bound : float, proven bound on Σ_s |state(s) − exact|, rounding included
-    converged : bool, error_bound <= tol · Σ state
+    converged : bool, error_bound <= tol · Σ state; without a tol, that rounding alone is left
     n_iter : int, passes over the tensor
     horizon : int or None
     state_by_time : (horizon + 1, n_states) distribution at each time, or None
