@@ -25,6 +25,7 @@ _SMALL = 256  # states up to which a dense factorisation costs less than it risk
 _PRECISE = 3_000  # states up to which a matrix that is nearly singular is factored in double precision
 _DIRECT = 50_000  # states up to which a sparse factorisation stands in for a Krylov solver that stalls
 _SOLVER_BLOCK = 32_768  # states of a block of the solver's matrix: fixed by the data, so the bits are
+_DEPTH = 5  # sweeps that are mixed
 _INNER = 40  # sweeps of a policy between two choices
 _ONE_THREAD = 1_000_000  # entries below which a second thread costs more than it saves
 
@@ -713,17 +714,44 @@ class Run:
                 continue
             # half of what is asked, so that the judging sweep agrees
             wanted = 0.5 * max(self.tol, 2 * self.bound.floor) * (1 - problem.beta_most) / max(problem.beta_most, 0.5)
-            last = math.inf
-            for _ in range(80):
-                least, most = kept.hard(self.value, self.ahead, None, problem.n_threads)
-                self.advance()
-                if most - least <= wanted:
-                    break
-                if most - least > 0.9 * last:
-                    return False
-                last = most - least
+            if not self._mixed_sweeps(kept, wanted):
+                return False
             kept, count = None, 3  # the pairs are chosen anew after the next sweep, should it not be the last
         return True
+
+    def _mixed_sweeps(self, model, wanted):
+        """Jacobi sweeps of a model, mixed with those before so that the change is least (Anderson 1965; Walker, Ni 2011).
+
+        Constants are left out of the change, for they cost the bound nothing. Ends when its span is `wanted`; False where
+        that takes too long.
+        """
+        problem = self.problem
+        n = problem.mdp.n_states
+        moved, changed, gram = np.empty((_DEPTH, n)), np.empty((_DEPTH, n)), np.zeros((_DEPTH, _DEPTH))
+        change, before, last = np.empty(n), None, np.empty(n)
+        for k in range(100):
+            least, most = model.hard(self.value, self.ahead, None, problem.n_threads)
+            if most - least <= wanted:
+                self.advance()
+                return True
+            np.subtract(self.ahead, self.value, out=change)
+            change -= 0.5 * (least + most)
+            if before is None:
+                before = np.empty(n)
+                shift = 0.0
+            else:
+                at = (k - 1) % _DEPTH
+                np.subtract(change, before, out=changed[at])
+                np.subtract(self.ahead, last, out=moved[at])
+                count = min(k, _DEPTH)
+                gram[at, :count] = gram[:count, at] = changed[:count] @ changed[at]
+                share = np.linalg.lstsq(gram[:count, :count], changed[:count] @ change, rcond=1e-12)[0]
+                shift = share @ moved[:count]
+            before, change = change, before
+            last[:] = self.ahead
+            self.advance()
+            self.value -= shift
+        return False
 
     def auto(self):
         """Sweeps while they contract fast, as on well mixed models; else policy iteration or Newton."""
