@@ -265,6 +265,25 @@ class SciPyNewton(Adapter):
         return self.observed - self.features.T @ (np.repeat(visits, self.problem.n_actions) * policy)
 
 
+class SciPyNewtonPlain(SciPyNewton):
+    """The textbook forty lines, not tuned to these problems: P by a sparse product, a tight inner tolerance, stop by residual."""
+
+    name = "scipy newton + bicgstab, plain"
+
+    def solve(self):
+        problem, hard = self.problem, self.task == "hard"
+        backup = hard_backup if hard else soft_backup
+        value = np.zeros(problem.n_states)
+        for _ in range(500):
+            new, policy = backup(self._q(value), problem.n_actions)
+            change = new - value
+            if abs(change).max() <= BOUND * (1 - problem.discount):
+                break
+            matrix = problem.transitions[self._first + policy] if hard else self._matrix(policy, True)
+            value = value + self._solve(matrix, change, 1e-4)
+        return new if self.task != "gradient" else self._gradient(policy, True)
+
+
 class SciPyJacobi(SciPyNewton):
     """Plain sweeps with MacQueen's bounds: V* = TV + g/(1 - g) [least, most] of TV - V; the middle is the answer.
 
@@ -388,7 +407,7 @@ class MDPSolver(Adapter):
         return np.asarray(self.model.getValueVector())
 
 
-ADAPTERS = (Fastirl, SciPyNewton, SciPyNewtonSingle, SciPyJacobi, QuantEcon, QuantEconValueIteration,
+ADAPTERS = (Fastirl, SciPyNewton, SciPyNewtonSingle, SciPyNewtonPlain, SciPyJacobi, QuantEcon, QuantEconValueIteration,
             QuantEconPolicyIteration, MDPSolver)
 
 

@@ -111,15 +111,16 @@ cdef class Model:
         """out = max_a Q under `value`; `best` the place of the best pair among its state's; (least, most) change."""
         _sizes(self, value, out)
         cdef int64_t n = self.n_states, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK
-        cdef int64_t chunks = min(max(n_threads, 1), blocks), c, per, room = self.room
+        cdef int64_t chunks = min(_threads(n_threads), blocks), c, per, room = self.room
         cdef double[::1] low = np.empty(blocks), high = np.empty(blocks), q = np.empty(room * chunks)
         cdef int32_t* pick = NULL
         if best is not None:
             _one_size(best.shape[0], n)
             pick = &best[0]
         per = (blocks + chunks - 1) // chunks
+        cdef int threads = _threads(n_threads)
         with nogil:
-            for c in prange(chunks, num_threads=n_threads, schedule="static"):
+            for c in prange(chunks, num_threads=threads, schedule="static"):
                 _hard_blocks(&self.m, self.kernels, c * per, min((c + 1) * per, blocks), &value[0], &out[0], pick,
                              &q[c * room], &low[0], &high[0])
         return _extremes(low, high)
@@ -128,15 +129,16 @@ cdef class Model:
         """out = T log sum_a exp(Q / T) under `value`, and the policy; (least, most) change."""
         _sizes(self, value, out)
         cdef int64_t n = self.n_states, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK, b
-        cdef int64_t chunks = min(max(n_threads, 1), blocks), c, per, room = self.room
+        cdef int64_t chunks = min(_threads(n_threads), blocks), c, per, room = self.room
         cdef double[::1] low = np.empty(blocks), high = np.empty(blocks), q = np.empty(room * chunks)
         cdef double* share = NULL
         if policy is not None:
             _one_size(policy.shape[0], self.n_pairs)
             share = &policy[0] if self.n_pairs else NULL
         per = (blocks + chunks - 1) // chunks
+        cdef int threads = _threads(n_threads)
         with nogil:
-            for c in prange(chunks, num_threads=n_threads, schedule="static"):
+            for c in prange(chunks, num_threads=threads, schedule="static"):
                 _soft_blocks(&self.m, self.kernels, c * per, min((c + 1) * per, blocks), &value[0], &out[0], share,
                              &q[c * room], &low[0], &high[0])
         return _extremes(low, high)
@@ -148,6 +150,7 @@ cdef class Model:
         cdef int64_t n = self.n_states, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK, b
         cdef double[::1] low = np.empty(blocks), high = np.empty(blocks)
         cdef const double* pi = &policy[0] if self.n_pairs else NULL
+        n_threads = _threads(n_threads)
         with nogil:
             for b in prange(blocks, num_threads=n_threads, schedule="static"):
                 _expected_block(&self.m, self.kernels, b, pi, &value[0], &out[0], &low[b], &high[b])
@@ -174,6 +177,8 @@ cdef class Model:
         cdef int64_t n = self.n_states, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK, b
         if not self.n_pairs:
             return
+        _apart(value, q)
+        n_threads = _threads(n_threads)
         with nogil:
             for b in prange(blocks, num_threads=n_threads, schedule="static"):
                 _q_block(&self.m, self.kernels, b, &value[0], &q[0])
@@ -199,6 +204,7 @@ cdef class Model:
         cdef const sweeps_model* m = &self.m
         cdef int64_t s, i, k, pair = 0, entry = 0
         _one_size(keep.shape[0], self.n_pairs)
+        _one_size(np.count_nonzero(keep), n_kept)
         cdef int64_t[::1] pair_ptr = np.empty(self.n_states + 1, np.int64), indptr = np.empty(n_kept + 1, np.int64)
         with nogil:
             for i in range(self.n_pairs):
@@ -235,6 +241,8 @@ cdef class Model:
         cdef double change = 0.0
         if not count:
             return 0.0
+        if np.min(order) < 0 or np.max(order) >= self.n_states:
+            raise ValueError("an order must name states of the model")
         with nogil:
             if backward:
                 for k in range(count - 1, -1, -1):
@@ -256,11 +264,20 @@ cdef int _one_size(int64_t got, int64_t want) except -1:
     return 0
 
 
+cdef inline int _threads(int n_threads) noexcept:
+    return n_threads if n_threads > 1 else 1
+
+
+cdef int _apart(const double[::1] one, double[::1] other) except -1:
+    if one.shape[0] and &one[0] == &other[0]:
+        raise ValueError("what is written cannot be what is read")
+    return 0
+
+
 cdef int _sizes(Model model, const double[::1] value, double[::1] out) except -1:
     _one_size(value.shape[0], model.n_states)
     _one_size(out.shape[0], model.n_states)
-    if &value[0] == &out[0]:
-        raise ValueError("a Jacobi sweep cannot write over the values that it reads")
+    _apart(value, out)
     return 0
 
 
@@ -481,6 +498,8 @@ cdef class System:
         cdef const int64_t[::1] begin = self.begin
         cdef int64_t s, k, b, first, last, most = 1
         cdef int32_t count, j, size
+        _one_size(model.n_states, self.n)
+        _one_size(slot.shape[0], m.indptr[model.n_pairs])
         for s in range(self.n):
             most = max(most, m.indptr[m.pair_ptr[s + 1]] - m.indptr[m.pair_ptr[s]])
         cdef int32_t[::1] work = np.empty(most, np.int32), spot = np.empty(most, np.int32)
@@ -528,6 +547,10 @@ cdef class System:
         cdef const double* pi = &policy[0] if policy.shape[0] else NULL
         cdef const uint16_t* place = &slot[0] if slot.shape[0] else NULL
         cdef float* out = &value[0] if value.shape[0] else NULL
+        _one_size(model.n_states, self.n)
+        _one_size(slot.shape[0], m.indptr[model.n_pairs])
+        _one_size(policy.shape[0], model.n_pairs)
+        n_threads = _threads(n_threads)
         for s in range(self.n):
             room = max(room, ptr[s + 1] - ptr[s] + 1)
         cdef double[::1] sums = np.empty(room * blocks)
@@ -549,15 +572,17 @@ cdef class System:
         cdef int64_t b, s, blocks = self.m.n_blocks, room = 1, written = 0
         _one_size(best.shape[0], self.n)
         _one_size(previous.shape[0], self.n)
-        if not own.shape[0]:
-            return 0
+        _one_size(model.n_states, self.n)
         for s in range(self.n):
             room = max(room, ptr[s + 1] - ptr[s])
+        cdef int32_t* columns = &own[0] if own.shape[0] else NULL
+        cdef float* values = &value[0] if value.shape[0] else NULL
+        n_threads = _threads(n_threads)
         cdef int32_t[::1] spot = np.empty(room * blocks, np.int32)
         cdef int64_t[::1] count = np.zeros(blocks, np.int64)
         with nogil:
             for b in prange(blocks, num_threads=n_threads, schedule="static"):
-                count[b] = _fill_rows(m, begin[b], begin[b + 1], &ptr[0], &best[0], &previous[0], &own[0], &value[0],
+                count[b] = _fill_rows(m, begin[b], begin[b + 1], &ptr[0], &best[0], &previous[0], columns, values,
                                       &diagonal[0], &below[0], &mid[0], &above[0], &end[0], &spot[b * room])
         for b in range(blocks):
             written += count[b]
@@ -625,6 +650,8 @@ cdef class System:
         cdef int64_t b
         _one_size(x.shape[0], self.n)
         _one_size(out.shape[0], self.n)
+        _apart(x, out)
+        n_threads = _threads(n_threads)
         with nogil:
             for b in prange(m.n_blocks, num_threads=n_threads, schedule="static"):
                 _product_block(m, b, &diagonal[0], &x[0], &out[0])
@@ -635,6 +662,11 @@ cdef class System:
         cdef const sweeps_system* m = &self.m
         cdef double[::1] diagonal = self.diagonal
         cdef double[::1] low = np.empty(m.n_blocks), high = np.empty(m.n_blocks)
+        _one_size(x.shape[0], self.n)
+        _one_size(b_side.shape[0], self.n)
+        _one_size(out.shape[0], self.n)
+        _apart(x, out)
+        n_threads = _threads(n_threads)
         with nogil:
             for b in prange(m.n_blocks, num_threads=n_threads, schedule="static"):
                 _sweep_block(m, b, &diagonal[0], &x[0], &b_side[0], &out[0], &low[b], &high[b])
@@ -644,14 +676,17 @@ cdef class System:
               int n_threads=1, int bits=0):
         """x = (I - gamma P)^-1 right to a relative residual, by BiCGStab (van der Vorst 1992); (iterations, residual).
 
-        `work` is (7, n). The residual is that of the preconditioned system, relative to its right side; the caller
+        `work` is (7, n) and finite. The residual is that of the preconditioned system, relative to its right side; the caller
         judges the solution. A breakdown restarts from the residual reached.
         """
         _one_size(right.shape[0], self.n)
         _one_size(x.shape[0], self.n)
         _one_size(work.shape[0], 7)
         _one_size(work.shape[1], self.n)
-        return _bicgstab(self, sweeps_find(bits), right, x, work, rtol, max_iter, n_threads)
+        cdef const sweeps_kernels* kernels = sweeps_find(bits)
+        if kernels is NULL:
+            raise ValueError(f"this machine has no vectors of {bits} bits")
+        return _bicgstab(self, kernels, right, x, work, rtol, max_iter, _threads(n_threads))
 
 
 cdef int64_t _fill_rows(const sweeps_model* m, int64_t first, int64_t last, const int64_t* ptr, const int32_t* best,
@@ -769,6 +804,9 @@ cdef tuple _bicgstab(System system, const sweeps_kernels* kernels, const double[
         for g in prange(blocks, num_threads=n_threads, schedule="static"):
             _start(m, kernels, g, &right[0], &diagonal[0], u, r, h, p, v, t, &part[0, g])
     start = size = shadow = sqrt(_sum(part, 0))
+    if not start < INFINITY:
+        x[:] = 0.0
+        return 0, INFINITY
     rho = start * start
     while iteration < max_iter and size > rtol * start:
         PyErr_CheckSignals()
@@ -813,7 +851,9 @@ cdef tuple _bicgstab(System system, const sweeps_kernels* kernels, const double[
             kernels.back(m, g, 0.0, NULL, 0.0, 0.0, NULL, u, t)
         for i in range(n):
             u[i] = t[i]
-    return iteration, size / start if start > 0.0 else 0.0
+    if start == 0.0:
+        return iteration, 0.0
+    return iteration, size / start if size < INFINITY else INFINITY
 
 
 cdef double _sum(double[:, ::1] part, int row) noexcept:
@@ -866,6 +906,7 @@ def push(Model model, const double[::1] policy, const double[::1] here, double[:
     _one_size(there.shape[0], model.n_states)
     _one_size(policy.shape[0], model.n_pairs)
     _one_size(pair.shape[0], model.n_pairs)
+    _apart(here, there)
     with nogil:
         for s in range(m.n_states):
             there[s] = 0.0

@@ -401,7 +401,7 @@ class PolicySolver:
             spans.append(float(np.abs(next_term - g * term).sum()) / (1.0 - g))
             if spans[-1] <= wanted:
                 break
-            if len(spans) >= 5:
+            if len(spans) >= 10:  # visits that begin in few states take that long to spread
                 rate = max(spans[-1] / spans[-2], spans[-2] / spans[-3])
                 if rate >= 1.0 or math.log(max(wanted, 1e-13 * spans[0]) / spans[-1]) / math.log(rate) > 40:
                     break

@@ -1,0 +1,1074 @@
+"""The compiled kernels of planning alone, called as the solver calls them: sweeps against their slow twin, exp and log
+against mpmath, the matrix of a policy and its solution against dense ones, on every width of vectors; and the same bits
+for any number of threads."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import small_mdps as small
+from scipy import sparse
+
+from fastirl import _planning
+from fastirl import _planning_reference as ref
+
+ULP = np.finfo(float).eps
+SINGLE = float(np.finfo(np.float32).eps)
+
+
+@pytest.fixture(params=[64, 256, 512])
+def bits(request):
+    """Each width of vectors that this machine has; that 0 is the widest of them stands in a test of its own."""
+    try:
+        model(ONE, bits=request.param)
+    except ValueError:
+        pytest.skip(f"this machine has no vectors of {request.param} bits")
+    return request.param
+
+
+# --- cases: a tensor, and what the twins ask of a model ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """The arrays of a model; answers to the names that the twins read."""
+
+    pair_ptr: np.ndarray
+    indptr: np.ndarray
+    indices: np.ndarray
+    probability: np.ndarray
+    reward: np.ndarray
+    fixed: np.ndarray
+    discount: float = 0.9
+    width: int = 0
+
+    @property
+    def n_states(self):
+        return self.pair_ptr.size - 1
+
+    @property
+    def n_pairs(self):
+        return self.reward.size
+
+    @property
+    def free(self):
+        return self.fixed == 0
+
+    @cached_property
+    def pair_state(self):
+        return np.repeat(np.arange(self.n_states), np.diff(self.pair_ptr))
+
+    @cached_property
+    def transitions(self):
+        return sparse.csr_array((self.probability, self.indices, self.indptr), shape=(self.n_pairs, self.n_states))
+
+
+def model(case, temperature=0.7, bits=0, width=None):
+    return _planning.Model(case.pair_ptr, case.indptr, case.indices, case.probability, case.reward, case.fixed,
+                           case.discount, temperature, case.width if width is None else width, bits)
+
+
+def from_rows(n, actions, rows, reward=None, fixed=(), discount=0.9, width=0):
+    """`actions[s]` pairs of state s; `rows`: a dict {next state: probability} for each pair."""
+    indices = [c for row in rows for c in sorted(row)]
+    probability = [row[c] for row in rows for c in sorted(row)]
+    marks = np.zeros(n, np.uint8)
+    marks[list(fixed)] = 1
+    reward = np.zeros(len(rows)) if reward is None else np.array(reward, float)
+    return Case(np.concatenate([[0], np.cumsum(actions)]).astype(np.int64),
+                np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
+                np.array(indices, np.int32), np.array(probability, float), reward, marks, discount, width)
+
+
+def random_case(n=40, actions=(1, 2, 3, 4, 5), width=0, seed=0, fixed=0.0, forbidden=0.0, own=0.0, discount=0.9,
+                empty=0.0, reach=None):
+    """Action sets of these sizes, rows of `width` entries (0: 0 or 1 to 7); `own`: rows that come back to their state.
+
+    A share `fixed` of the states is fixed, every second of them without pairs; the first pair is never `forbidden`.
+    """
+    rng = np.random.default_rng(seed)
+    marks = np.flatnonzero(rng.random(n) < fixed)
+    count = rng.choice(actions, n)
+    count[marks[::2]] = 0
+    state = np.repeat(np.arange(n), count)
+    rows = []
+    for s in state:
+        size = width or (0 if rng.random() < empty else int(rng.integers(1, min(n, 7) + 1)))
+        near = np.arange(n) if reach is None else np.unique((s + np.arange(-reach, reach + 1)) % n)
+        columns = rng.choice(near, size, replace=False)
+        if size and s not in columns and rng.random() < own:
+            columns[0] = s
+        weight = rng.exponential(size=size) + 1e-3
+        rows.append(dict(zip(columns.tolist(), weight / max(1e-300, weight.sum()))))
+    reward = rng.normal(size=state.size)
+    bad = rng.random(state.size) < forbidden
+    bad[np.concatenate([[0], np.cumsum(count)])[:-1][count > 0]] = False
+    reward[bad] = -np.inf
+    return from_rows(n, count, rows, reward, marks, discount, width)
+
+
+def from_problem(problem):
+    """As the solver hands a model over: states that are ends or have nothing but forbidden pairs are fixed."""
+    mdp = problem.mdp
+    dead = np.bincount(mdp.pair_state[np.isfinite(problem.reward)], minlength=mdp.n_states) == 0
+    sizes = np.diff(mdp.indptr)
+    width = int(sizes[0]) if sizes.size and (sizes == sizes[0]).all() else 0
+    width = -1 if width == 1 and (mdp.probability == 1).all() else width
+    return Case(mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, problem.reward, dead.astype(np.uint8),
+                mdp.discount, width)
+
+
+def deterministic(n=37, seed=1):
+    rng = np.random.default_rng(seed)
+    count = rng.integers(1, 5, n)
+    rows = [{int(c): 1.0} for c in rng.integers(n, size=count.sum())]
+    return from_rows(n, count, rows, rng.normal(size=len(rows)), [3], 0.95, -1)
+
+
+ONE = from_rows(1, [1], [{0: 1.0}], [0.5], width=-1)
+BLOCK = _planning.SWEEP_BLOCK
+CASES = {
+    "one state": lambda: ONE,
+    "one state, fixed": lambda: from_rows(1, [1], [{0: 1.0}], [0.5], [0]),
+    "one state without pairs": lambda: from_rows(1, [0], [], [], [0]),
+    "no pairs at all": lambda: from_rows(300, [0] * 300, [], [], range(300)),
+    "one row, empty": lambda: from_rows(2, [1, 0], [{}], [2.0], [1]),
+    "all rows empty": lambda: from_rows(5, [2] * 5, [{}] * 10, np.arange(10.0)),
+    "deterministic": deterministic,
+    **{f"width {w}": (lambda w=w: random_case(width=w, seed=w, fixed=0.1)) for w in range(1, 10)},
+    "rows of different lengths": lambda: random_case(seed=11, fixed=0.2, empty=0.1, own=0.5),
+    "forbidden pairs": lambda: random_case(seed=12, forbidden=0.5, fixed=0.1),
+    "many actions": lambda: random_case(20, (1, 40), 3, seed=13),
+    "one block": lambda: random_case(BLOCK, width=4, seed=14, reach=9),
+    "one block and one state": lambda: random_case(BLOCK + 1, seed=15, reach=9),
+    "three blocks": lambda: random_case(2 * BLOCK + 188, seed=16, fixed=0.1, forbidden=0.2, reach=9),
+    "a block of fixed states": lambda: from_rows(
+        BLOCK + 3, [0] * BLOCK + [1] * 3, [{0: 0.5, BLOCK: 0.5}] * 3, [1.0, 2.0, 3.0], range(BLOCK), width=2),
+    "discount 0": lambda: random_case(seed=17, discount=0.0),
+    "discount 1": lambda: random_case(seed=18, discount=1.0, fixed=0.1),
+    **{f"MDP: {name}": (lambda build=build: from_problem(build())) for name, build in small.ZOO.items()},
+}
+cases = pytest.mark.parametrize("name", CASES)
+
+
+@cache
+def take(name):
+    return CASES[name]()
+
+
+def some_values(case, seed=0):
+    return np.random.default_rng(seed).normal(scale=3.0, size=case.n_states)
+
+
+def some_policy(case, seed=0, zeros=0.3):
+    """Random probabilities, some 0 but never all of a state's; forbidden pairs are never taken."""
+    rng = np.random.default_rng(seed)
+    weight = rng.exponential(size=case.n_pairs) + 1e-3
+    weight[rng.random(case.n_pairs) < zeros] = 0.0
+    weight[case.pair_ptr[:-1][np.diff(case.pair_ptr) > 0]] = 1.0
+    weight[np.isneginf(case.reward)] = 0.0
+    total = ref.state_sum(case, weight)[case.pair_state]
+    return weight / np.where(total > 0, total, 1.0)
+
+
+def some_choice(case, seed=0, none=0.0):
+    rng = np.random.default_rng(seed)
+    best = (rng.random(case.n_states) * np.diff(case.pair_ptr)).astype(np.int32)
+    best[(np.diff(case.pair_ptr) == 0) | (rng.random(case.n_states) < none)] = -1
+    return best
+
+
+def as_policy(case, best):
+    policy = np.zeros(case.n_pairs)
+    some = best >= 0
+    policy[case.pair_ptr[:-1][some] + best[some]] = 1.0
+    return policy
+
+
+def frozen(*arrays):
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays
+
+
+def kept(case, found, value):
+    """What a sweep leaves: fixed states keep their value."""
+    return np.where(case.free, found, value)
+
+
+def assert_close(found, expected, ulps=40):
+    expected = np.asarray(expected, float)
+    assert not np.isnan(found).any()
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(found[~finite], expected[~finite])
+    scale = np.maximum(1.0, np.abs(expected[finite]).max(initial=0.0))
+    np.testing.assert_allclose(found[finite], expected[finite], rtol=0, atol=ulps * ULP * scale)
+
+
+def assert_change(case, change, out, value):
+    """The least and the greatest change of a free state, exactly; (inf, -inf) without any."""
+    moved = (out - value)[case.free]
+    assert change == (moved.min(initial=np.inf), moved.max(initial=-np.inf))
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------------------
+
+
+@cases
+def test_q_equals_its_twin(name, bits):
+    case, q = take(name), np.full(take(name).n_pairs, np.nan)
+    value = some_values(case)
+    model(case, bits=bits).q(value, q)
+    assert_close(q, ref.q_values(case, case.reward, value))
+
+
+@cases
+def test_hard_sweeps_equal_their_twin(name, bits):
+    case, value = take(name), some_values(take(name))
+    out, best, q = np.full(case.n_states, np.nan), np.full(case.n_states, 99, np.int32), np.empty(case.n_pairs)
+    change = model(case, bits=bits).hard(value, out, best)
+    expected, _, _ = ref.bellman(case, case.reward, value)
+    assert_close(out, kept(case, expected, value))
+    assert_change(case, change, out, value)
+    # the first of the best by the kernel's own Q, whose last bits decide
+    model(case, bits=bits).q(value, q)
+    for s in range(case.n_states):
+        own = q[case.pair_ptr[s]:case.pair_ptr[s + 1]]
+        assert best[s] == (int(np.argmax(own)) if case.free[s] and own.max(initial=-np.inf) > -np.inf else -1)
+    again = np.empty_like(out)
+    assert model(case, bits=bits).hard(value, again) == change
+    assert again.tobytes() == out.tobytes()
+
+
+@cases
+@pytest.mark.parametrize("temperature", (0.01, 1.0, 30.0))
+def test_soft_sweeps_equal_their_twin(name, temperature, bits):
+    case, value = take(name), some_values(take(name))
+    out, policy = np.full(case.n_states, np.nan), np.full(case.n_pairs, np.nan)
+    change = model(case, temperature, bits).soft(value, out, policy)
+    expected, q, choice = ref.soft_bellman(case, case.reward, value, temperature)
+    assert_close(out, kept(case, expected, value))
+    assert_change(case, change, out, value)
+    choice[~case.free[case.pair_state]] = 0.0
+    # a probability is exp of a difference of Q over T, whose rounding is its relative error
+    size = np.abs(q[np.isfinite(q)]).max(initial=1.0)
+    np.testing.assert_allclose(policy, choice, rtol=40 * ULP * max(1.0, size / temperature), atol=1e-300)
+    again = np.empty_like(out)
+    assert model(case, temperature, bits).soft(value, again) == change
+    assert again.tobytes() == out.tobytes()
+
+
+@cases
+def test_expectations_equal_their_twin(name, bits):
+    case, value, policy = take(name), some_values(take(name)), some_policy(take(name))
+    out = np.full(case.n_states, np.nan)
+    change = model(case, bits=bits).expected(policy, value, out)
+    q = ref.q_values(case, case.reward, value)
+    worth = np.multiply(policy, q, out=np.zeros(case.n_pairs), where=policy > 0)
+    assert_close(out, kept(case, ref.state_sum(case, worth), value))
+    assert_change(case, change, out, value)
+
+
+@cases
+def test_the_chosen_pair_counts_alone(name, bits):
+    case, value, best = take(name), some_values(take(name)), some_choice(take(name), none=0.2)
+    out = np.full(case.n_states, np.nan)
+    model(case, bits=bits).chosen(best, value, out)
+    q, expected = ref.q_values(case, case.reward, value), value.copy()
+    some = case.free & (best >= 0)
+    expected[some] = q[case.pair_ptr[:-1][some] + best[some]]
+    assert_close(out, expected)
+
+
+@pytest.mark.parametrize("width", [-1, *range(1, 10)])
+def test_the_path_of_a_width_is_the_general_one(width, bits):
+    case = deterministic() if width == -1 else take(f"width {width}")
+    value, policy = some_values(case), some_policy(case)
+    found = []
+    for m in (model(case, bits=bits), model(case, bits=bits, width=0)):
+        q, out = np.empty(case.n_pairs), np.empty((3, case.n_states))
+        m.q(value, q)
+        m.hard(value, out[0])
+        m.soft(value, out[1])
+        m.expected(policy, value, out[2])
+        found.append((q, out))
+    assert_close(found[0][0], found[1][0])
+    assert_close(found[0][1], found[1][1])
+
+
+def test_the_first_of_equal_pairs_wins(bits):
+    for actions in (1, 2, 7, 8, 9, 33):
+        for first in range(actions):
+            reward = np.r_[np.full(first, -np.inf), np.full(actions - first, 1.0)]
+            case = from_rows(1, [actions], [{0: 1.0}] * actions, reward)
+            best, out = np.empty(1, np.int32), np.empty(1)
+            model(case, bits=bits).hard(np.zeros(1), out, best)
+            assert best[0] == first and out[0] == 1.0
+
+
+def test_a_free_state_of_forbidden_pairs_alone_is_worth_minus_infinity(bits):
+    case = from_rows(2, [2, 1], [{0: 1.0}, {1: 1.0}, {1: 1.0}], [-np.inf, -np.inf, 1.0])
+    best, out = np.empty(2, np.int32), np.empty(2)
+    change = model(case, bits=bits).hard(np.zeros(2), out, best)
+    assert out.tolist() == [-np.inf, 1.0] and best.tolist() == [-1, 0] and change == (-np.inf, 1.0)
+
+
+@pytest.mark.parametrize("name", ["three blocks", "one block and one state", "deterministic", "no pairs at all",
+                                  "MDP: 300 states"])
+def test_threads_do_not_change_the_bits_of_sweeps(name, bits):
+    case, value, policy = take(name), some_values(take(name)), some_policy(take(name))
+    m = model(case, bits=bits)
+
+    def everything(n_threads):
+        q, out, share = np.empty(case.n_pairs), np.empty((3, case.n_states)), np.empty(case.n_pairs)
+        best, close = np.empty(case.n_states, np.int32), np.empty(case.n_pairs, np.uint8)
+        m.q(value, q, n_threads)
+        change = [m.hard(value, out[0], best, n_threads), m.soft(value, out[1], share, n_threads),
+                  m.expected(policy, value, out[2], n_threads),
+                  m.close_pairs(value, out[0], 0.5, close, n_threads)]
+        return b"".join(a.tobytes() for a in (q, out, share, best, close)), change
+
+    first = everything(1)
+    assert first == everything(2) == everything(3)
+
+
+def test_0_bits_are_the_widest_vectors_of_the_machine():
+    case, x = take("three blocks"), accurate("exp")[0]
+    policy, value, begin = some_policy(case), some_values(case), np.array([0, 300, case.n_states])
+
+    def everything(bits):
+        m, q, out, share = model(case, bits=bits), np.empty(case.n_pairs), np.empty((4, case.n_states)), policy.copy()
+        m.q(value, q)
+        m.hard(value, out[0])
+        m.soft(value, out[1], share)
+        m.expected(policy, value, out[2])
+        merged(case, policy, begin).solve(value, out[3], np.zeros((7, case.n_states)), 1e-6, 100, bits=bits)
+        return [a.tobytes() for a in (q, out, share, applied("exp", x, bits))]
+
+    def exists(bits):
+        try:
+            return model(ONE, bits=bits) is not None
+        except ValueError:
+            return False
+
+    assert everything(0) == everything(next(bits for bits in (512, 256, 64) if exists(bits)))
+
+
+def test_arrays_that_are_only_read_may_be_read_only(bits):
+    case = random_case(30, seed=3, fixed=0.2)
+    frozen(case.pair_ptr, case.indptr, case.indices, case.probability, case.reward, case.fixed)
+    value, policy, best, order, mu = frozen(some_values(case), some_policy(case), some_choice(case),
+                                            np.arange(30, dtype=np.int32), np.full(30, 1 / 30))
+    m, out, q = model(case, bits=bits), np.empty(30), np.empty(case.n_pairs)
+    m.q(value, q)
+    m.hard(value, out)
+    m.soft(value, out)
+    m.expected(policy, value, out)
+    m.chosen(best, value, out)
+    m.gauss_seidel(out, order, True, False)
+    m.close_pairs(value, *frozen(out.copy()), 0.1, np.empty(case.n_pairs, np.uint8))
+    m.reduced(*frozen(np.ones(case.n_pairs, np.uint8)), case.n_pairs)
+    _planning.push(m, policy, mu, q, out)
+    system, slot = pattern(m, case, *frozen(np.array([0, 11, 30])))
+    system.set_merged(m, *frozen(slot), policy)
+    rows_of(m, case, best, np.array([0, 30]))
+    system.product(value, out)
+    system.sweep(value, mu, out)
+    system.solve(mu, out, np.zeros((7, 30)), 1e-6, 50, bits=bits)
+    system.transposed()
+
+
+def test_arrays_that_do_not_fit_make_no_model():
+    case = random_case(6, seed=4)
+    names = ("pair_ptr", "indptr", "indices", "probability", "reward", "fixed")
+    arrays = {name: getattr(case, name) for name in names}
+    for name, array in arrays.items():
+        for wrong in (array[:-1], np.append(array, array[-1:])):
+            if wrong.size > array.size and name in ("indices", "probability", "pair_ptr"):
+                continue  # more entries than are used do no harm; another pair_ptr is another state
+            with pytest.raises(ValueError, match="fit"):
+                _planning.Model(*{**arrays, name: wrong}.values(), 0.9, 1.0, 0)
+
+
+def test_a_width_of_vectors_that_no_machine_has_is_a_value_error():
+    for wrong in (1, 128, 1024, -1):
+        with pytest.raises(ValueError, match="bits"):
+            model(ONE, bits=wrong)
+    # in a process of its own: what is not checked here is a call of NULL
+    code = """
+import numpy as np
+from fastirl import _planning
+n = 2
+begin, ptr = np.array([0, n]), np.zeros(n + 1, np.int64)
+system = _planning.System(n, begin, ptr, np.empty(0, np.int32), np.empty(0, np.float32), np.ones(n))
+try:
+    system.solve(np.ones(n), np.empty(n), np.zeros((7, n)), 1e-6, 5, bits=128)
+except ValueError:
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
+
+
+# arrays too long rather than too short: a missing check is then no access out of bounds
+N, PAIRS = 6, 13
+LONG = {
+    "q, value": lambda m, s: m.q(np.zeros(N + 1), np.zeros(PAIRS)),
+    "q, q": lambda m, s: m.q(np.zeros(N), np.zeros(PAIRS + 1)),
+    "hard, value": lambda m, s: m.hard(np.zeros(N + 1), np.zeros(N)),
+    "hard, out": lambda m, s: m.hard(np.zeros(N), np.zeros(N + 1)),
+    "hard, best": lambda m, s: m.hard(np.zeros(N), np.zeros(N), np.zeros(N + 1, np.int32)),
+    "soft, value": lambda m, s: m.soft(np.zeros(N + 1), np.zeros(N)),
+    "soft, out": lambda m, s: m.soft(np.zeros(N), np.zeros(N + 1)),
+    "soft, policy": lambda m, s: m.soft(np.zeros(N), np.zeros(N), np.zeros(PAIRS + 1)),
+    "expected, policy": lambda m, s: m.expected(np.zeros(PAIRS + 1), np.zeros(N), np.zeros(N)),
+    "expected, value": lambda m, s: m.expected(np.zeros(PAIRS), np.zeros(N + 1), np.zeros(N)),
+    "expected, out": lambda m, s: m.expected(np.zeros(PAIRS), np.zeros(N), np.zeros(N + 1)),
+    "chosen, best": lambda m, s: m.chosen(np.zeros(N + 1, np.int32), np.zeros(N), np.zeros(N)),
+    "chosen, value": lambda m, s: m.chosen(np.zeros(N, np.int32), np.zeros(N + 1), np.zeros(N)),
+    "chosen, out": lambda m, s: m.chosen(np.zeros(N, np.int32), np.zeros(N), np.zeros(N + 1)),
+    "close_pairs, value": lambda m, s: m.close_pairs(np.zeros(N + 1), np.zeros(N), 0.0, np.zeros(PAIRS, np.uint8)),
+    "close_pairs, ahead": lambda m, s: m.close_pairs(np.zeros(N), np.zeros(N + 1), 0.0, np.zeros(PAIRS, np.uint8)),
+    "close_pairs, close": lambda m, s: m.close_pairs(np.zeros(N), np.zeros(N), 0.0, np.zeros(PAIRS + 1, np.uint8)),
+    "reduced, keep": lambda m, s: m.reduced(np.ones(PAIRS + 1, np.uint8), PAIRS + 1),
+    "reduced, n_kept": lambda m, s: m.reduced(np.ones(PAIRS, np.uint8), PAIRS + 1),
+    "gauss_seidel": lambda m, s: m.gauss_seidel(np.zeros(N + 1), np.zeros(0, np.int32), False, False),
+    "push, policy": lambda m, s: _planning.push(m, np.zeros(PAIRS + 1), np.zeros(N), np.zeros(PAIRS), np.zeros(N)),
+    "push, here": lambda m, s: _planning.push(m, np.zeros(PAIRS), np.zeros(N + 1), np.zeros(PAIRS), np.zeros(N)),
+    "push, pair": lambda m, s: _planning.push(m, np.zeros(PAIRS), np.zeros(N), np.zeros(PAIRS + 1), np.zeros(N)),
+    "push, there": lambda m, s: _planning.push(m, np.zeros(PAIRS), np.zeros(N), np.zeros(PAIRS), np.zeros(N + 1)),
+    "set_pattern, slot": lambda m, s: s.set_pattern(m, np.zeros(2 * PAIRS + 1, np.uint16)),
+    "set_pattern, model": lambda m, s: s.set_pattern(wide(), np.zeros(2 * PAIRS + 2, np.uint16)),
+    "set_merged, slot": lambda m, s: s.set_merged(m, np.zeros(2 * PAIRS + 1, np.uint16), np.zeros(PAIRS)),
+    "set_merged, policy": lambda m, s: s.set_merged(m, np.zeros(2 * PAIRS, np.uint16), np.zeros(PAIRS + 1)),
+    "set_rows, best": lambda m, s: s.set_rows(m, np.full(N + 1, -1, np.int32), np.full(N, -2, np.int32)),
+    "set_rows, previous": lambda m, s: s.set_rows(m, np.full(N, -1, np.int32), np.full(N + 1, -2, np.int32)),
+    "set_rows, model": lambda m, s: s.set_rows(wide(), np.full(N, -1, np.int32), np.full(N, -2, np.int32)),
+    "use_arrays": lambda m, s: s.use_arrays(np.zeros(500, np.int32), np.zeros(501, np.float32)),
+    "product, x": lambda m, s: s.product(np.zeros(N + 1), np.zeros(N)),
+    "product, out": lambda m, s: s.product(np.zeros(N), np.zeros(N + 1)),
+    "sweep, x": lambda m, s: s.sweep(np.zeros(N + 1), np.zeros(N), np.zeros(N)),
+    "sweep, b": lambda m, s: s.sweep(np.zeros(N), np.zeros(N + 1), np.zeros(N)),
+    "sweep, out": lambda m, s: s.sweep(np.zeros(N), np.zeros(N), np.zeros(N + 1)),
+    "solve, right": lambda m, s: s.solve(np.zeros(N + 1), np.zeros(N), np.zeros((7, N)), 0.1, 5),
+    "solve, x": lambda m, s: s.solve(np.zeros(N), np.zeros(N + 1), np.zeros((7, N)), 0.1, 5),
+    "solve, rows of work": lambda m, s: s.solve(np.zeros(N), np.zeros(N), np.zeros((8, N)), 0.1, 5),
+    "solve, work": lambda m, s: s.solve(np.zeros(N), np.zeros(N), np.zeros((7, N + 1)), 0.1, 5),
+}
+
+
+def of_six_states(n=N):
+    return from_rows(n, [2, 2, 2, 2, 2, 3] + [1] * (n - N), [{0: 0.5, 3: 0.5}] * (PAIRS + n - N), width=2)
+
+
+def wide():
+    """A model of one more state."""
+    return model(of_six_states(N + 1))
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_arrays_of_a_wrong_size_are_value_errors(name):
+    case = of_six_states()
+    m = model(case)
+    system, _ = pattern(m, case, np.array([0, 2, N]), room=500)
+    system.use_arrays(np.zeros(500, np.int32), np.zeros(500, np.float32))
+    with pytest.raises(ValueError):
+        LONG[name](m, system)
+
+
+def test_a_sweep_over_the_values_that_it_reads_is_refused():
+    case = random_case(9, seed=5)
+    m, value = model(case), np.zeros(9)
+    before = value.copy()
+    for call in (lambda: m.hard(value, value), lambda: m.soft(value, value),
+                 lambda: m.expected(some_policy(case), value, value),
+                 lambda: m.chosen(some_choice(case), value, value)):
+        with pytest.raises(ValueError, match="what is written"):
+            call()
+        assert value.tobytes() == before.tobytes()
+
+
+# --- exp and log ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def accurate(what, seed=0):
+    """(x, high, low): points, dense and extreme, and exp or log of them as a sum of two doubles."""
+    mpmath = pytest.importorskip("mpmath")
+    rng = np.random.default_rng(seed)
+    if what == "exp":
+        x = np.concatenate([[0.0, -0.0, -1e-300, -5e-324, -ULP, -ULP / 2, -707.999999999, np.nextafter(-708.0, 0)],
+                            -np.linspace(0, 708, 4000)[:-1], -np.linspace(0, 2, 2000), -np.geomspace(1e-20, 700, 1000),
+                            -rng.uniform(0, 40, 2000), -(np.arange(1, 2041, 2) / 2) * np.log(2.0) % 708])
+        x = x[x > -708]
+    else:
+        whole = np.arange(1.0, 300.0)
+        x = np.concatenate([[1.0, 1 + ULP, 1 + 2 * ULP, np.sqrt(2.0), np.nextafter(np.sqrt(2.0), 0), 2.0, 1e308,
+                             np.nextafter(2.0, 0), np.finfo(float).max], whole, np.linspace(1, 2, 3000),
+                            1 + np.geomspace(ULP, 1, 1000), np.geomspace(1, 1e308, 3000), rng.uniform(1, 64, 2000),
+                            2.0 ** np.arange(1, 1024), np.sqrt(2.0) * 2.0 ** np.arange(1023)])
+    with mpmath.workdps(40):
+        exact = [getattr(mpmath, what)(mpmath.mpf(v)) for v in x.tolist()]
+        high = np.array([float(v) for v in exact])
+        return x, high, np.array([float(v - h) for v, h in zip(exact, high.tolist())])
+
+
+def applied(what, x, bits):
+    x = np.array(x, float)
+    model(ONE, bits=bits).apply(what, x)
+    return x
+
+
+@pytest.mark.parametrize("what", ("exp", "log"))
+def test_exp_and_log_are_within_two_ulp(what, bits):
+    x, high, low = accurate(what)
+    error = np.abs((applied(what, x, bits) - high) - low) / np.spacing(np.abs(high))
+    error[high == 0] = np.abs(applied(what, x, bits))[high == 0]
+    assert error.max() <= 2.0, (x[error.argmax()], error.max())
+
+
+def test_exp_ends_in_0_and_log_starts_at_0(bits):
+    assert applied("exp", [0.0, -0.0, -1e-300], bits).tolist() == [1.0, 1.0, 1.0]
+    assert applied("exp", [-708.0, -708.4, -745.0, -746.0, -1e4, -1e300, -np.finfo(float).max, -np.inf],
+                   bits).tolist() == [0.0] * 8
+    assert applied("exp", [np.nextafter(-708.0, 0)], bits)[0] > 0
+    assert applied("log", [1.0, 1 + ULP], bits).tolist() == [0.0, ULP]
+
+
+@pytest.mark.parametrize("what", ("exp", "log"))
+def test_exp_and_log_of_any_number_of_numbers(what, bits):
+    x, high, _ = accurate(what)
+    for n in range(40):
+        room = np.concatenate([x[100:100 + n], [7.0]])
+        model(ONE, bits=bits).apply(what, room[:n])
+        np.testing.assert_allclose(room[:n], high[100:100 + n], rtol=4 * ULP)
+        assert room[n] == 7.0
+
+
+def test_exp_never_decreases_by_more_than_rounding(bits):
+    found = applied("exp", -np.linspace(708, 0, 20_001), bits)
+    assert (np.diff(found) >= -2 * np.spacing(found[1:])).all()
+
+
+# --- Gauss-Seidel -----------------------------------------------------------------------------------------------------
+
+
+def in_turn(case, value, order, temperature):
+    """One state after another, each from the present values of the others; the greatest change."""
+    p, change = ref.tensor(case), 0.0
+    for s in order:
+        if not case.free[s]:
+            continue
+        own = slice(case.pair_ptr[s], case.pair_ptr[s + 1])
+        q = case.reward[own] + case.discount * (p[own] @ value)
+        new = q.max()
+        if temperature:
+            new += temperature * np.log(np.exp((q - new) / temperature).sum())
+        change = max(change, abs(new - value[s]))
+        value[s] = new
+    return change
+
+
+@pytest.mark.parametrize("backward", (False, True))
+@pytest.mark.parametrize("temperature", (0.0, 0.05, 1.0))
+@cases
+def test_gauss_seidel_equals_a_loop(name, temperature, backward):
+    case = take(name)
+    if case.n_states > 300:
+        pytest.skip("a loop of Python over 700 states")
+    rng = np.random.default_rng(0)
+    for order in (np.arange(case.n_states), rng.permutation(case.n_states), rng.permutation(case.n_states)[::3]):
+        found, expected = some_values(case), some_values(case)
+        change = model(case, temperature or 1.0).gauss_seidel(found, order.astype(np.int32), temperature > 0, backward)
+        wanted = in_turn(case, expected, order[::-1] if backward else order, temperature)
+        assert_close(found, expected, 200)
+        np.testing.assert_allclose(change, wanted, rtol=1e-11, atol=1e-12)
+    assert model(case).gauss_seidel(found, np.empty(0, np.int32), False, backward) == 0.0
+
+
+# --- the matrix of a policy -------------------------------------------------------------------------------------------
+
+
+def pattern(m, case, begin, room=None):
+    """A system with the pattern of all policies, held in arrays of just its size; the places of the entries."""
+    n, slot = case.n_states, np.full(case.indices.size, 12345, np.uint16)
+    room = case.indices.size + 2 * (_planning.PAD - 1) * n if room is None else room
+    system = _planning.System(n, begin, np.empty(n + 1, np.int64), np.full(room, -7, np.int32), np.empty(0, np.float32),
+                              np.full(n, np.nan))
+    used = system.set_pattern(m, slot)
+    assert used == np.asarray(system.ptr)[n] == system.nnz()
+    system.use_arrays(np.array(np.asarray(system.column)[:used]), np.full(used, np.nan, np.float32))
+    return system, slot
+
+
+def merged(case, policy, begin, n_threads=1, **options):
+    m = model(case, **options)
+    system, slot = pattern(m, case, begin)
+    system.set_merged(m, slot, policy, n_threads)
+    return system
+
+
+def room_for_rows(case, begin):
+    n, sizes = case.n_states, np.diff(case.indptr)
+    longest = np.zeros(n, np.int64)
+    np.maximum.at(longest, case.pair_state, sizes)
+    ptr = np.zeros(n + 1, np.int64)
+    np.cumsum(np.where(longest > 0, longest + 2 * (_planning.PAD - 1), 0), out=ptr[1:])
+    return _planning.System(n, begin, ptr, np.full(ptr[-1], -7, np.int32), np.full(ptr[-1], np.nan, np.float32),
+                            np.full(n, np.nan))
+
+
+def rows_of(m, case, best, begin, n_threads=1):
+    system, previous = room_for_rows(case, begin), np.full(case.n_states, -2, np.int32)
+    assert system.set_rows(m, best, previous, n_threads) == case.n_states
+    np.testing.assert_array_equal(previous, best)
+    return system
+
+
+def exact(case, policy):
+    """gamma P of the policy, dense; rows of fixed states are 0."""
+    return case.discount * ref.policy_matrix(case, np.where(case.free[case.pair_state], policy, 0.0))
+
+
+def as_matrix(system, n_threads=1):
+    """gamma P as the system holds it, by its products with the unit vectors."""
+    columns = np.full((system.n, system.n), np.nan)
+    for j, unit in enumerate(np.eye(system.n)):
+        system.product(unit, columns[j], n_threads)
+    return columns.T
+
+
+def triangles(system):
+    """(L, U, C, D) in the notation of _sweeps.h, dense."""
+    n, begin = system.n, np.asarray(system.begin)
+    block = np.searchsorted(begin, np.arange(n), side="right")
+    whole = np.zeros((n, n))
+    for i in range(n):
+        for k in range(system.ptr[i], system.ptr[i] + system.end[i]):
+            whole[i, system.column[k]] += system.value[k]
+    same = block[:, None] == block
+    return (np.where(same, np.tril(whole, -1), 0), np.where(same, np.triu(whole, 1), 0), np.where(same, 0, whole),
+            np.array(system.diagonal))
+
+
+def assert_laid_out(system, begin):
+    """Earlier blocks, own block before and after the diagonal, filled up, later blocks: ascending (_sweeps.h)."""
+    for first, last in pairwise(begin):
+        for i in range(first, last):
+            start, parts = system.ptr[i], [0, system.below[i], system.mid[i], system.above[i], system.end[i]]
+            assert start + parts[4] <= system.ptr[i + 1] and parts == sorted(parts)
+            column = np.asarray(system.column)[start:start + parts[4]]
+            value = np.asarray(system.value)[start:start + parts[4]]
+            earlier, before, after, later = (column[a:b] for a, b in pairwise(parts))
+            assert before.size % _planning.PAD == after.size % _planning.PAD == 0
+            real = before[before != i], after[after != i]
+            # filling: at the front of the one, at the end of the other, of value 0
+            np.testing.assert_array_equal(before, np.r_[np.full(before.size - real[0].size, i), real[0]])
+            np.testing.assert_array_equal(after, np.r_[real[1], np.full(after.size - real[1].size, i)])
+            assert (value[column == i] == 0).all()
+            assert before.size - real[0].size < _planning.PAD and after.size - real[1].size < _planning.PAD
+            for part, low, high in zip((earlier, *real, later), (0, first, i + 1, last), (first, i, last, system.n)):
+                assert (np.diff(part) > 0).all() and ((low <= part) & (part < high)).all()
+
+
+MATRICES = {
+    "one state": lambda: ONE,
+    "one state, fixed": lambda: from_rows(1, [1], [{0: 1.0}], [0.5], [0]),
+    "no pairs at all": lambda: from_rows(5, [0] * 5, [], [], range(5)),
+    "diagonal alone": lambda: from_rows(4, [2] * 4, [{i // 2: 1.0} for i in range(8)]),
+    "all rows empty": lambda: from_rows(5, [2] * 5, [{}] * 10),
+    "deterministic": deterministic,
+    "random": lambda: random_case(seed=21),
+    "diagonal entries, fixed states, empty rows": lambda: random_case(60, seed=22, fixed=0.2, own=0.8, empty=0.2),
+    "one pair a state": lambda: random_case(50, (1,), 7, seed=23),
+    "most states' pairs have more than 64 entries": lambda: random_case(90, (1, 9, 12, 20), 8, seed=24, own=0.3,
+                                                                        fixed=0.1),
+    "64 entries": lambda: random_case(70, (8,), 8, seed=25, own=0.5),
+    "65 entries": lambda: random_case(70, (13,), 5, seed=26, own=0.5),
+    "the same columns for every action": lambda: from_rows(
+        30, [30] * 30, [{c: 0.1 for c in range(s % 7, 30, 3)} for s in range(30) for _ in range(30)]),
+    "dense": lambda: random_case(40, (3,), 40, seed=27),
+    "banded": lambda: random_case(80, (4,), 5, seed=28, reach=4),
+    "small probabilities": lambda: from_rows(3, [1] * 3, [{0: 0.5, 1: 1e-30, 2: 0.5}] * 3),
+    "discount 1, ends": lambda: random_case(40, seed=29, discount=1.0, fixed=0.15),
+    "discount 0": lambda: random_case(40, seed=30, discount=0.0),
+}
+matrices = pytest.mark.parametrize("name", MATRICES)
+
+
+@cache
+def take_matrix(name):
+    return MATRICES[name]()
+
+
+def cuts(n):
+    """One block; several of uneven sizes; one of no states among them; one a state."""
+    return [np.array(c) for c in ([0, n], [0, n // 3, n // 2, n], [0, n // 4, n // 4, n], list(range(n + 1)))]
+
+
+def assert_single(found, wanted):
+    np.testing.assert_allclose(found, wanted, rtol=1.5 * SINGLE, atol=1e-15)
+
+
+@matrices
+def test_merged_rows_are_the_matrix_of_the_policy(name):
+    case = take_matrix(name)
+    for begin in cuts(case.n_states):
+        for seed in range(2):
+            policy = some_policy(case, seed)
+            system = merged(case, policy, begin)
+            assert_single(as_matrix(system), exact(case, policy))
+            assert_laid_out(system, begin)
+
+
+@matrices
+def test_a_pattern_serves_every_policy(name):
+    case = take_matrix(name)
+    m, begin = model(case), cuts(case.n_states)[1]
+    system, slot = pattern(m, case, begin)
+    for seed in range(4):
+        policy = some_policy(case, seed, zeros=0.2 * seed)
+        system.set_merged(m, slot, policy)
+        assert_single(as_matrix(system), exact(case, policy))
+    # an entry's place: the column that it leads to, or the row's length for the state itself
+    for s in np.flatnonzero(case.free):
+        for k in range(case.indptr[case.pair_ptr[s]], case.indptr[case.pair_ptr[s + 1]]):
+            own = case.indices[k] == s
+            assert slot[k] == system.end[s] if own else system.column[system.ptr[s] + slot[k]] == case.indices[k]
+
+
+@matrices
+def test_rows_of_one_action_are_the_matrix_of_the_policy(name):
+    case = take_matrix(name)
+    for begin in cuts(case.n_states):
+        best = some_choice(case, 1, none=0.1)
+        system = rows_of(model(case), case, best, begin)
+        assert_single(as_matrix(system), exact(case, as_policy(case, best)))
+        assert_laid_out(system, begin)
+
+
+def test_without_room_for_an_entry_the_rows_are_those_of_the_identity():
+    for case in (take_matrix("no pairs at all"), take_matrix("all rows empty")):
+        system = room_for_rows(case, np.array([0, 2, 5]))
+        system.set_rows(model(case), some_choice(case), np.full(5, -2, np.int32))
+        np.testing.assert_array_equal(system.diagonal, np.ones(5))
+
+
+@matrices
+@pytest.mark.parametrize("n_threads", (1, 3))
+def test_only_rows_that_change_are_written(name, n_threads):
+    case = take_matrix(name)
+    rng = np.random.default_rng(3)
+    for begin in cuts(case.n_states):
+        m, best = model(case), some_choice(case, 2)
+        system, previous = room_for_rows(case, begin), np.full(case.n_states, -2, np.int32)
+        system.set_rows(m, best, previous, n_threads)
+        assert system.set_rows(m, best, previous, n_threads) == 0
+        for turn in range(4):
+            new = some_choice(case, 10 + turn, none=0.2)
+            new = np.where(rng.random(case.n_states) < 0.5, new, best)
+            changed = new != best
+            # spoilt where nothing changes: a row that is not written stays spoilt
+            marked = np.flatnonzero(~changed & (np.asarray(system.end) > 0))[:1]
+            spots = [int(system.ptr[i]) + int(system.end[i]) - 1 for i in marked]
+            before = [float(system.value[k]) for k in spots]
+            for k in spots:
+                system.value[k] = 77.0
+            if np.asarray(system.column).size:
+                assert system.set_rows(m, new, previous, n_threads) == changed.sum()
+            for k, old in zip(spots, before):
+                assert system.value[k] == 77.0
+                system.value[k] = old
+            if np.asarray(system.column).size:
+                np.testing.assert_array_equal(previous, new)
+                assert_single(as_matrix(system), exact(case, as_policy(case, new)))
+                assert_laid_out(system, begin)
+            best = new
+
+
+@matrices
+def test_the_transposed_system_is_the_transposed_matrix(name):
+    case = take_matrix(name)
+    policy, best = some_policy(case, 5), some_choice(case, 5)
+    for begin in cuts(case.n_states):
+        for system, wanted in ((merged(case, policy, begin), exact(case, policy)),
+                               (filled(case, best, begin), exact(case, as_policy(case, best)))):
+            turned = system.transposed()
+            # two roundings to single precision
+            np.testing.assert_allclose(as_matrix(turned), wanted.T, rtol=3 * SINGLE, atol=1e-15)
+            assert_laid_out(turned, begin)
+            np.testing.assert_allclose(as_matrix(turned.transposed()), wanted, rtol=4.5 * SINGLE, atol=1e-15)
+
+
+def filled(case, best, begin):
+    """Rows of one action; where the model has no entry at all, the pattern, which is empty as well."""
+    return rows_of(model(case), case, best, begin) if case.indices.size else merged(case, as_policy(case, best), begin)
+
+
+def test_a_sweep_of_the_system_is_right_plus_product():
+    case = take_matrix("diagonal entries, fixed states, empty rows")
+    x, right = some_values(case, 1), some_values(case, 2)
+    for begin in cuts(case.n_states):
+        system, out, product = merged(case, some_policy(case), begin), np.empty(60), np.empty(60)
+        change = system.sweep(x, right, out)
+        system.product(x, product)
+        np.testing.assert_array_equal(out, product + right)
+        assert change == ((out - x).min(), (out - x).max())
+
+
+def test_rows_of_more_places_than_16_bits_count_have_no_pattern():
+    n = 65_600
+    for count, fits in ((65_526, True), (65_527, False), (65_599, False)):
+        # one state's two pairs share a middle third of `count` columns; itself is one of them
+        third = count // 3
+        first, second = np.arange(2 * third), np.arange(third, count)
+        indices = np.concatenate([first, second]).astype(np.int32)
+        probability = np.concatenate([np.full(first.size, 1 / first.size), np.full(second.size, 1 / second.size)])
+        pairs = np.zeros(n + 1, np.int64)
+        pairs[8:] = 2
+        fixed = np.ones(n, np.uint8)
+        fixed[7] = 0
+        case = Case(pairs, np.array([0, first.size, indices.size]), indices, probability, np.zeros(2), fixed)
+        column, slot = np.empty(indices.size + 6, np.int32), np.empty(indices.size, np.uint16)
+        system = _planning.System(n, np.array([0, n]), np.empty(n + 1, np.int64), column, np.empty(0, np.float32),
+                                  np.empty(n))
+        used = system.set_pattern(model(case), slot)
+        assert (used >= 0) == fits
+        if fits:
+            system.use_arrays(column[:used].copy(), np.empty(used, np.float32))
+            system.set_merged(model(case), slot, np.array([0.25, 0.75]))
+            out, x = np.empty(n), np.random.default_rng(0).normal(size=n)
+            system.product(x, out)
+            wanted = 0.9 * (0.25 * x[first].mean() + 0.75 * x[second].mean())
+            assert abs(out[7] - wanted) <= SINGLE and not np.delete(out, 7).any()
+
+
+# --- its solution -----------------------------------------------------------------------------------------------------
+
+
+def solved(system, right, rtol=1e-6, max_iter=200, **options):
+    x = np.full(system.n, np.nan)
+    iterations, residual = system.solve(right, x, np.zeros((7, system.n)), rtol, max_iter, **options)
+    return x, iterations, residual
+
+
+def preconditioned(system, rest):
+    """(I - L)^-1 D^-1 rest: what the solver measures."""
+    lower, _, _, diagonal = triangles(system)
+    return np.linalg.solve(np.eye(system.n) - lower, rest / diagonal)
+
+
+@matrices
+def test_solutions_equal_dense_ones(name, bits):
+    case = take_matrix(name)
+    policy, best, right = some_policy(case, 7), some_choice(case, 7), some_values(case, 7)
+    for begin in cuts(case.n_states):
+        for system, chosen in ((merged(case, policy, begin), policy),
+                               (filled(case, best, begin), as_policy(case, best))):
+            wanted = np.eye(case.n_states) - exact(case, chosen)
+            for kind, matrix in ((system, wanted), (system.transposed(), wanted.T)):
+                if np.linalg.cond(matrix) > 1e5:
+                    continue  # a policy that never ends, at discount 1: what singular systems do stands below
+                x, iterations, residual = solved(kind, right, bits=bits)
+                assert residual <= 1e-6 and iterations <= 60
+                # the condition multiplies the residual and the rounding of the entries
+                size = np.linalg.norm(np.linalg.inv(matrix), 2) * np.linalg.norm(right)
+                assert np.linalg.norm(x - np.linalg.solve(matrix, right)) <= 1e-5 * max(1.0, size)
+
+
+@pytest.mark.parametrize("rtol", (1e-1, 1e-3, 1e-6, 1e-10))
+def test_the_residual_is_that_of_the_preconditioned_system(rtol, bits):
+    case = random_case(90, (1, 5, 12), 6, seed=31, own=0.3, fixed=0.1, discount=0.99, reach=8)
+    right = some_values(case, 8)
+    for begin in cuts(case.n_states)[:3]:
+        system = merged(case, some_policy(case), begin)
+        for kind in (system, system.transposed()):
+            x, iterations, residual = solved(kind, right, rtol, bits=bits)
+            product = np.empty(kind.n)
+            kind.product(x, product)
+            rest = preconditioned(kind, right - (x - product))
+            true = np.linalg.norm(rest) / np.linalg.norm(preconditioned(kind, right))
+            assert 0 < residual <= rtol and 0 < iterations < 100
+            assert abs(true - residual) <= 1e-6 * residual + 1e-12
+
+
+def test_a_solution_to_no_tolerance_is_that_of_the_single_precision_matrix(bits):
+    case = random_case(90, (1, 5, 12), 6, seed=32, own=0.3, discount=0.95)
+    right = some_values(case, 9)
+    system = merged(case, some_policy(case), np.array([0, 30, 90]))
+    x, _, residual = solved(system, right, 0.0, 100, bits=bits)
+    assert residual < 1e-13
+    assert_close(x, np.linalg.solve(np.eye(90) - as_matrix(system), right), 1e4)
+
+
+def test_widths_of_vectors_agree(bits):
+    case = random_case(90, (1, 5, 12), 6, seed=33, own=0.3)
+    right = some_values(case, 10)
+    for begin in cuts(90):
+        system = merged(case, some_policy(case), begin)
+        x, n, _ = solved(system, right, 1e-12, bits=bits)
+        y, m, _ = solved(system, right, 1e-12, bits=64)
+        assert n == m
+        np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-10)
+
+
+def test_threads_do_not_change_the_bits_of_systems(bits):
+    case = random_case(700, (1, 3, 12), 6, seed=34, own=0.3, fixed=0.1, reach=20)
+    m, policy, best, right = model(case), some_policy(case), some_choice(case), some_values(case, 11)
+    for begin in (np.array([0, 100, 350, 351, 600, 700]), np.arange(0, 701, 70)):
+
+        def everything(n_threads, begin=begin):
+            mixed, slot = pattern(m, case, begin)
+            mixed.set_merged(m, slot, policy, n_threads)
+            found = []
+            for system in (mixed, mixed.transposed(), rows_of(m, case, best, begin, n_threads)):
+                out = np.empty((2, 700))
+                system.product(right, out[0], n_threads)
+                found.append(system.sweep(right, right, out[1], n_threads))
+                x, *rest = solved(system, right, 1e-3, n_threads=n_threads, bits=bits)
+                found += [out.tobytes(), x.tobytes(), rest]
+            return found
+
+        first = everything(1)
+        assert first == everything(2) == everything(3)
+
+
+def test_a_right_side_of_zeros_has_the_solution_0(bits):
+    case = random_case(20, seed=35)
+    x, iterations, residual = solved(merged(case, some_policy(case), np.array([0, 20])), np.zeros(20), bits=bits)
+    assert not x.any() and (iterations, residual) == (0, 0.0)
+
+
+def test_a_limit_of_iterations_is_kept_to(bits):
+    case = random_case(90, (1, 5, 12), 6, seed=36, discount=0.99, reach=5)
+    system, right = merged(case, some_policy(case), np.array([0, 40, 90])), some_values(case)
+    for limit in (0, 1, 2, 5):
+        x, iterations, residual = solved(system, right, 1e-14, limit, bits=bits)
+        assert iterations == limit and residual > 1e-14 and np.isfinite(x).all()
+        assert limit or (residual == 1.0 and not x.any())
+    assert residual < 0.1
+
+
+SINGULAR = {
+    "a state that stays for ever": from_rows(3, [1] * 3, [{0: 1.0}, {0: 0.5, 2: 0.5}, {1: 1.0}], discount=1.0),
+    "one state that stays for ever": from_rows(1, [1], [{0: 1.0}], discount=1.0),
+    "two states that change places": from_rows(2, [1] * 2, [{1: 1.0}, {0: 1.0}], discount=1.0),
+    "a ring": from_rows(40, [1] * 40, [{(s + 1) % 40: 1.0} for s in range(40)], discount=1.0),
+    "a walk": from_rows(40, [1] * 40, [{(s + 1) % 40: 0.5, (s - 1) % 40: 0.5} for s in range(40)], discount=1.0),
+    "a ring and a way out of nothing": from_rows(
+        6, [1] * 6, [{1: 1.0}, {2: 1.0}, {0: 1.0}, {4: 1.0}, {3: 0.5, 5: 0.5}, {}], discount=1.0),
+    "dense": random_case(30, (2,), 30, seed=37, discount=1.0),
+    "all but singular": from_rows(40, [1] * 40, [{(s + 1) % 40: 1.0} for s in range(40)], discount=1 - 1e-15),
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+@pytest.mark.parametrize("right", ("ones", "balanced", "first", "all but the first"))
+def test_a_singular_system_ends_and_does_not_pass_for_solved(name, right, bits):
+    case = SINGULAR[name]
+    n = case.n_states
+    right = {"ones": np.ones(n), "balanced": np.cos(np.arange(n) * np.pi), "first": np.eye(n)[0],
+             "all but the first": 1 - np.eye(n)[0]}[right]
+    policy = some_policy(case, zeros=0.0)
+    for begin in cuts(n):
+        system = merged(case, policy, begin)
+        for kind in (system, system.transposed()):
+            x, iterations, residual = solved(kind, right, 1e-6, 400, bits=bits)
+            assert iterations <= 400 and not np.isnan(residual) and residual >= 0
+            if residual <= 1e-6:  # the system has solutions, and this is one, or as good as one
+                product = np.empty(n)
+                kind.product(x, product)
+                assert np.isfinite(x).all()
+                assert np.linalg.norm(right - (x - product)) <= 1e-4 * np.linalg.norm(right) * max(
+                    1.0, SINGLE * np.abs(x).max())
+
+
+@pytest.mark.parametrize("where", ("right", "work"))
+def test_what_is_not_a_number_does_not_pass_for_solved(where, bits):
+    case = random_case(9, seed=38)
+    right, work, x = np.ones(9), np.zeros((7, 9)), np.empty(9)
+    if where == "right":
+        right[4] = np.nan
+    else:
+        work[:] = np.nan
+    system = merged(case, some_policy(case), np.array([0, 4, 9]))
+    _, residual = system.solve(right, x, work, 1e-6, 50, bits=bits)
+    product = np.empty(9)
+    system.product(x, product)
+    assert not residual <= 1e-6 or np.abs(right - (x - product)).max() <= 1e-5
+
+
+# --- visitation, mass, fewer pairs ------------------------------------------------------------------------------------
+
+
+@cases
+def test_a_step_forward_is_the_transposed_tensor_times_what_each_pair_gets(name):
+    case, policy = take(name), some_policy(take(name), 4)
+    here = np.random.default_rng(4).exponential(size=case.n_states)
+    here[::3] = 0.0
+    pair, there = np.full(case.n_pairs, np.nan), np.full(case.n_states, np.nan)
+    _planning.push(model(case), policy, here, pair, there)
+    np.testing.assert_array_equal(pair, here[case.pair_state] * policy)
+    assert_close(there, ref.tensor(case).T @ pair)
+
+
+@cases
+def test_extreme_rows_are_the_least_and_the_most_mass_that_stays_in_play(name):
+    case = take(name)
+    counts = case.free[case.pair_state] & np.isfinite(case.reward)
+    sums = (ref.tensor(case) @ case.free)[counts]
+    np.testing.assert_allclose(_planning.row_extremes(model(case)), (sums.min(initial=np.inf), sums.max(initial=0.0)),
+                               rtol=1e-14)
+
+
+@cases
+@pytest.mark.parametrize("margin", (0.0, 0.5, np.inf))
+def test_close_pairs_are_those_whose_q_is_within_the_margin(name, margin):
+    case, value = take(name), some_values(take(name))
+    m, q, ahead = model(case), np.empty(case.n_pairs), np.empty(case.n_states)
+    m.q(value, q)
+    m.hard(value, ahead)
+    close = np.full(case.n_pairs, 7, np.uint8)
+    count = m.close_pairs(value, ahead, margin, close)
+    expected = case.free[case.pair_state] & (q >= ahead[case.pair_state] - margin)
+    np.testing.assert_array_equal(close, expected)
+    assert count == expected.sum()
+    if margin == 0:  # the best pair of each state is close to itself
+        assert set(case.pair_state[close == 1]) == set(np.flatnonzero(case.free & (np.diff(case.pair_ptr) > 0)))
+
+
+@cases
+def test_the_reduced_model_is_that_of_the_pairs_kept(name, bits):
+    case, value = take(name), some_values(take(name))
+    rng = np.random.default_rng(5)
+    whole, q = model(case, bits=bits), np.empty(case.n_pairs)
+    whole.q(value, q)
+    for share in (0.0, 0.5, 1.0):
+        keep = (rng.random(case.n_pairs) < share).astype(np.uint8)
+        some = whole.reduced(keep, int(keep.sum()))
+        assert (some.n_states, some.n_pairs) == (case.n_states, keep.sum())
+        pair_ptr, indptr, indices, probability, reward, fixed = map(np.asarray, some.arrays)
+        rows = case.transitions[np.flatnonzero(keep)] if keep.any() else sparse.csr_array((0, case.n_states))
+        np.testing.assert_array_equal(np.diff(pair_ptr), ref.state_sum(case, keep.astype(float)))
+        np.testing.assert_array_equal(indptr, rows.indptr)
+        np.testing.assert_array_equal(indices, rows.indices)
+        np.testing.assert_array_equal(probability, rows.data)
+        np.testing.assert_array_equal(reward, case.reward[keep == 1])
+        np.testing.assert_array_equal(fixed, case.fixed)
+        less = np.empty(some.n_pairs)
+        some.q(value, less)
+        assert_close(less, q[keep == 1])
+
+
+def test_a_model_keeps_its_arrays_alive():
+    case = random_case(50, seed=6)
+    m, value, q, again = model(case), some_values(case), np.empty(case.n_pairs), np.empty(case.n_pairs)
+    m.q(value, q)
+    del case
+    junk = [np.full(200, np.nan) for _ in range(50)]
+    m.q(value, again)
+    assert again.tobytes() == q.tobytes() and len(junk) == 50
