@@ -609,7 +609,7 @@ class Run:
         problem = self.problem
         n = problem.mdp.n_states
         change, delta = np.empty(n), np.empty(n)
-        rtol = {"hard": 0.05, "soft": 0.02, "policy": 1e-5}[problem.kind]
+        rtol = {"hard": 0.1, "soft": 0.02, "policy": 1e-5}[problem.kind]
         if not problem.discounted:
             rtol = min(rtol, 1e-3)
         half = math.inf
