@@ -346,3 +346,19 @@ def test_with_one_choice_left_the_state_after_it_does_not_matter():
     trips = fi.Trajectories.from_sequences([[0, 1]], actions=[[0]])
     found = fi.process_log_likelihood(mdp, np.array([0.0, 0.0, -np.inf]), trips, reward_on="pair", horizon=1)
     np.testing.assert_allclose(found.value, np.log(0.5), rtol=1e-14)
+
+
+def test_thousands_of_weights_are_fitted_without_standard_errors():
+    """One weight for each state: visits are matched state by state, and no Hessian of 2,400 squared is formed."""
+    problem = small.random_sparse(2401, 3, 4, seed=70, discount=0.9, reach=5)
+    mdp = problem.mdp.with_features(sparse.eye_array(2401, format="csr"), features_on="state")
+    rng = np.random.default_rng(0)
+    pairs = rng.integers(0, mdp.n_pairs, 400)
+    trips = fi.Trajectories.from_sequences(mdp.pair_state[pairs][:, None].tolist(),
+                                           actions=mdp.pair_action[pairs][:, None].tolist())
+    with pytest.warns(fi.ConvergenceWarning):
+        model = fi.MaxEntIRL(max_iter=3).fit(mdp, trips)
+    assert model.log_likelihood_ > model.null_log_likelihood_ and not model.converged_
+    assert "no standard errors" in str(model.summary())
+    with pytest.raises(fi.InvalidInputError, match="2,401"):
+        model.standard_errors()

@@ -34,6 +34,7 @@ __all__ = ["MaxEntIRL"]
 _OPTIMIZERS = ("auto", "newton", "bhhh", "lbfgs")
 _COVARIANCES = ("robust", "hessian", "bhhh", "clustered")
 _FEW = 25
+_MANY = 2_000  # free weights beyond which no Hessian is formed: there are no standard errors
 # a scaled direction whose standard error exceeds this many units of utility is called unidentified
 _WEAK = 10.0
 
@@ -276,6 +277,9 @@ class MaxEntIRL:
         self.n_iter_, self.n_evaluations_ = search.n_iter, objective.n_evaluations
         self.gain_, self.error_bound_ = search.gain, point.bound
         self.weight_sum_ = float(weight.sum())
+        self._information, self.scores_ = {}, None
+        if hessian is None:
+            return
         # sums that the covariances need; scores are of the log likelihood, weights are frequencies
         self._information = {"hessian": hessian, "bhhh": (scores * weight[:, None]).T @ scores}
         if cluster is not None:
@@ -310,6 +314,8 @@ class MaxEntIRL:
 
     def _unidentified(self, scale):
         """Tuples of names: of one weight, or of a combination of weights, that the data do not identify."""
+        if not self._information:
+            return []
         names = [name for name, free in zip(self.feature_names_, self.free_) if free]
         hessian = self._information["hessian"] / np.outer(scale, scale)
         clear = np.diag(hessian) >= 1.0 / _WEAK**2
@@ -340,6 +346,10 @@ class MaxEntIRL:
         """
         self._require_fit()
         one_of("kind", kind, _COVARIANCES)
+        if not self._information:
+            raise InvalidInputError(
+                f"standard errors need at most {_MANY:,} free weights: this fit has {int(self.free_.sum()):,}; hold or leave "
+                "out some, or bootstrap over trips")
         if self.objective == "feature_matching" and self._of_process and kind in ("hessian", "bhhh"):
             raise InvalidInputError(
                 f"{kind} standard errors rest on a likelihood: objective='feature_matching' maximises none under stochastic "
@@ -497,7 +507,7 @@ class MaxEntIRL:
         rho² is left out where the null log likelihood is 0: no state of any trip offered a choice.
         """
         self._require_fit()
-        errors = self.standard_errors(kind)
+        errors = self.standard_errors(kind) if self._information else np.full(self.coef_.size, np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(self.free_, self.coef_ / errors, np.nan)
         p = 2.0 * stats.norm.sf(np.abs(t))
@@ -518,7 +528,8 @@ class MaxEntIRL:
             f"{self.n_trips_:,} trips, {self.n_steps_:,} steps"
             + (f", weights sum to {n:,.6g}" if not math.isclose(n, self.n_trips_) else "")
             + (f", {len(self.dropped_)} dropped or truncated" if len(self.dropped_) else ""),
-            f"{kind} standard errors" + (f", {self.n_clusters_:,} clusters" if kind == "clustered" else ""),
+            f"{kind} standard errors" + (f", {self.n_clusters_:,} clusters" if kind == "clustered" else "")
+            if self._information else f"no standard errors: more than {_MANY:,} free weights",
             f"{'converged' if self.converged_ else 'NOT converged'} in {self.n_iter_} iterations: {self.message_}",
         ]
         for names in self.unidentified_:
@@ -1121,7 +1132,15 @@ class _Search:
         return x
 
     def finish(self, theta):
-        """The point of order 2 at the answer, and its negative Hessian."""
+        """The point of order 2 at the answer, and its negative Hessian; of order 1 and None where weights are too many."""
+        if theta.size > _MANY:
+            point = self.objective.at(theta, 1)
+            self.gain = float(np.abs(point.gradient / self.scale).max())
+            self.converged = self.gain <= 1e-4
+            self.message = f"the largest gradient in a scaled weight is {self.gain:.1e} (at most 1e-04 is converged)"
+            if not self.converged and self.n_iter >= self.max_iter:
+                self.message += f"; max_iter={self.max_iter} reached"
+            return point, None
         point = self.objective.at(theta, 2)
         hessian = point.hessian
         if hessian is None:
@@ -1191,9 +1210,9 @@ def _feasible_start(objective, scale):
     Features that are nowhere negative get a negative weight, those nowhere positive a positive one, the others 0. With
     a discount or a bound on length every start is feasible.
     """
-    features = objective.sample_features()[:, objective.free]
     if isinstance(objective, ProcessObjective) and objective.always_exists:
-        return np.zeros(features.shape[1])
+        return np.zeros(int(objective.free.sum()))
+    features = objective.sample_features()[:, objective.free]
     direction = np.where((features >= 0).all(axis=0), -1.0, np.where((features <= 0).all(axis=0), 1.0, 0.0))
     direction[(features == 0).all(axis=0)] = 0.0
     # a dummy or a rare feature prices few arcs; the ones that price every arc decide whether loops are finite
