@@ -704,7 +704,7 @@ class Run:
             count += 1
             if count % 4 == 0:
                 span = self.most - self.least
-                margin = 4.0 * span + 8.0 * problem.rounding(_size(self.value))
+                margin = 2.0 * span + 8.0 * problem.rounding(_size(self.value))
                 n_close = problem.model.close_pairs(self.value, self.ahead, margin, close, problem.n_threads)
                 kept = problem.model.reduced(close, n_close) if n_close < 0.6 * problem.mdp.n_pairs else None
             self.advance()
@@ -728,12 +728,21 @@ class Run:
         problem = self.problem
         n = problem.mdp.n_states
         moved, changed, gram = np.empty((_DEPTH, n)), np.empty((_DEPTH, n)), np.zeros((_DEPTH, _DEPTH))
-        change, before, last = np.empty(n), None, np.empty(n)
+        change, before, last, chosen_at = np.empty(n), None, np.empty(n), 0.0
         for k in range(100):
             least, most = model.hard(self.value, self.ahead, None, problem.n_threads)
             if most - least <= wanted:
                 self.advance()
                 return True
+            if k == 0:
+                chosen_at = 2 * (most - least)
+            if most - least < 0.15 * chosen_at and model.n_pairs > 1.2 * n:
+                # fewer pairs are in reach by now
+                chosen_at = most - least
+                close = np.empty(model.n_pairs, np.uint8)
+                margin = 2.0 * chosen_at + 8.0 * problem.rounding(_size(self.value))
+                n_close = model.close_pairs(self.value, self.ahead, margin, close, problem.n_threads)
+                model = model.reduced(close, n_close) if n_close < 0.8 * model.n_pairs else model
             np.subtract(self.ahead, self.value, out=change)
             change -= 0.5 * (least + most)
             if before is None:
