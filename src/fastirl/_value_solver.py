@@ -746,16 +746,16 @@ class Run:
             np.subtract(self.ahead, self.value, out=change)
             change -= 0.5 * (least + most)
             if before is None:
-                before = np.empty(n)
-                shift = 0.0
+                before, shift = np.empty(n), np.zeros(n)
             else:
                 at = (k - 1) % _DEPTH
                 np.subtract(change, before, out=changed[at])
                 np.subtract(self.ahead, last, out=moved[at])
                 count = min(k, _DEPTH)
                 gram[at, :count] = gram[:count, at] = changed[:count] @ changed[at]
-                share = np.linalg.lstsq(gram[:count, :count], changed[:count] @ change, rcond=1e-12)[0]
-                shift = share @ moved[:count]
+                part = gram[:count, :count] + 1e-12 * np.diag(np.maximum(np.diag(gram)[:count], 1e-300))
+                share = np.linalg.solve(part, changed[:count] @ change)
+                np.dot(share, moved[:count], out=shift)
             before, change = change, before
             last[:] = self.ahead
             self.advance()
