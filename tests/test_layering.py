@@ -12,9 +12,9 @@ from fastirl.exceptions import MissingExtraError
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "fastirl"
 
 RANKS = {
-    "exceptions": 0, "results": 0, "_core": 0, "_planning": 0, "_reference": 0, "_planning_reference": 0, "_parallel": 0,
+    "exceptions": 0, "results": 0, "_core": 0, "_planning": 0, "_reference": 0, "_planning_reference": 0, "_elimination_reference": 0, "_parallel": 0,
     "_validation": 1, "_end_components": 1,
-    "link_tables": 2, "trip_parsing": 2, "tables": 2,
+    "elimination_order": 2, "link_tables": 2, "trip_parsing": 2, "tables": 2,
     "link_features": 3, "turn_bans": 3, "trajectories": 3,
     "turns": 4, "matching": 4,
     "road_network": 5, "mdp": 5, "rewards": 5, "_value_solver": 5,
