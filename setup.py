@@ -64,7 +64,11 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
-HEADERS = {"_core": ("_lanes.h", "_lanes_kernels.h"), "_planning": ("_sweeps.h", "_sweeps_kernels.h")}
+HEADERS = {
+    "_core": ("_lanes.h", "_lanes_kernels.h"),
+    "_planning": ("_sweeps.h", "_sweeps_kernels.h"),
+    "_elimination": ("_elimination.h", "_elimination_kernels.h"),
+}
 extensions = [
     Extension(
         f"fastirl.{name}",

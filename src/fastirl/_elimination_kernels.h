@@ -1,0 +1,705 @@
+/* The loops of _elimination.h for one width of vectors: included once for each, with
+
+   ELIM_BITS      512, 256, 128 (two doubles, SSE2) or 64 (a double)
+   ELIM_TARGET    attribute of each function
+   ELIM_NAME(x)   name of x in this build */
+
+#if ELIM_BITS == 512
+#define VEC __m512d
+#define VN 8
+#define LOAD(p) _mm512_loadu_pd(p)
+#define STORE(p, v) _mm512_storeu_pd(p, v)
+#define SET(a) _mm512_set1_pd(a)
+#define MAX(a, b) _mm512_max_pd(a, b)
+#define MIN(a, b) _mm512_min_pd(a, b)
+#define SCALE(f, d) _mm512_scalef_pd(f, d)
+#elif ELIM_BITS == 256
+#define VEC __m256d
+#define VN 4
+#define LOAD(p) _mm256_loadu_pd(p)
+#define STORE(p, v) _mm256_storeu_pd(p, v)
+#define SET(a) _mm256_set1_pd(a)
+#define MAX(a, b) _mm256_max_pd(a, b)
+#define MIN(a, b) _mm256_min_pd(a, b)
+/* 2^d from the bits of d + 1023: exactly 0 from d = -1023 down */
+#define SCALE(f, d)                                                                                                    \
+    ((f) * _mm256_castsi256_pd(_mm256_slli_epi64(                                                                      \
+               _mm256_castpd_si256(MAX(d, SET(-1023.0)) + SET(4503599627370496.0 + 1023.0)), 52)))
+#elif ELIM_BITS == 128
+#define VEC __m128d
+#define VN 2
+#define LOAD(p) _mm_loadu_pd(p)
+#define STORE(p, v) _mm_storeu_pd(p, v)
+#define SET(a) _mm_set1_pd(a)
+#define MAX(a, b) _mm_max_pd(a, b)
+#define MIN(a, b) _mm_min_pd(a, b)
+#define SCALE(f, d)                                                                                                    \
+    ((f) * _mm_castsi128_pd(_mm_slli_epi64(                                                                            \
+               _mm_castpd_si128(MAX(d, SET(-1023.0)) + SET(4503599627370496.0 + 1023.0)), 52)))
+#else
+#define VEC double
+#define VN 1
+#define LOAD(p) (*(p))
+#define STORE(p, v) (*(p) = (v))
+#define SET(a) (a)
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define SCALE(f, d) elim_scale(f, d)
+#endif
+
+/* y += a x */
+#define ADD_PRODUCT(yf, ye, af, ae, xf, xe)                                                                            \
+    do {                                                                                                               \
+        const VEC p_ = (af) * (xf), q_ = (ae) + (xe), m_ = MAX(q_, ye);                                                \
+        yf = SCALE(yf, (ye) - m_) + SCALE(p_, q_ - m_);                                                                \
+        ye = m_;                                                                                                       \
+    } while (0)
+
+/* f in [1, 2), or zero */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(normal)(VEC *f, VEC *e)
+{
+#if ELIM_BITS == 512
+    const __mmask8 there = _mm512_cmp_pd_mask(*f, _mm512_setzero_pd(), _CMP_NEQ_OQ);
+    *e = _mm512_mask_add_pd(_mm512_set1_pd(ELIM_ZERO), there, *e, _mm512_getexp_pd(*f));
+    *f = _mm512_maskz_getmant_pd(there, *f, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
+#else
+    double a[VN], b[VN];
+    STORE(a, *f);
+    STORE(b, *e);
+    for (int l = 0; l < VN; l++)
+        elim_normal(a + l, b + l);
+    *f = LOAD(a);
+    *e = LOAD(b);
+#endif
+}
+
+ELIM_INLINE ELIM_TARGET elim_number ELIM_NAME(sum)(VEC f, VEC e)
+{
+    elim_number total;
+#if ELIM_BITS == 512
+    total.e = _mm512_reduce_max_pd(e);
+    total.f = _mm512_reduce_add_pd(SCALE(f, e - SET(total.e)));
+#elif ELIM_BITS == 64
+    total.f = f;
+    total.e = e;
+#else
+    double a[VN], b[VN];
+    STORE(b, e);
+    total.e = b[0];
+    for (int l = 1; l < VN; l++)
+        total.e = b[l] > total.e ? b[l] : total.e;
+    STORE(a, SCALE(f, e - SET(total.e)));
+    total.f = a[0];
+    for (int l = 1; l < VN; l++)
+        total.f += a[l];
+#endif
+    return total;
+}
+
+ELIM_INLINE ELIM_TARGET double ELIM_NAME(add_up)(VEC x)
+{
+#if ELIM_BITS == 512
+    return _mm512_reduce_add_pd(x);
+#elif ELIM_BITS == 64
+    return x;
+#else
+    double a[VN], total;
+    STORE(a, x);
+    total = a[0];
+    for (int l = 1; l < VN; l++)
+        total += a[l];
+    return total;
+#endif
+}
+
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(fill)(int64_t n, double *f, double *e)
+{
+    for (int64_t i = 0; i < n; i++)
+        f[i] = 0.0;
+    for (int64_t i = 0; i < n; i++)
+        e[i] = ELIM_ZERO;
+}
+
+/* exp(x) = f 2^e: x = e log 2 + r, a polynomial of degree 13 in |r| <= log(2)/2 */
+ELIM_TARGET static void ELIM_NAME(exp_all)(int64_t n, const double *ELIM_RESTRICT x, double *ELIM_RESTRICT f,
+                                           double *ELIM_RESTRICT e)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double here = x[i] > -1e15 ? x[i] : -1e15;
+        const double k = (here * 1.4426950408889634 + 6755399441055744.0) - 6755399441055744.0;
+        const double r = (here - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10;
+        double p = 1.6059043836821613e-10;
+        p = p * r + 2.08767569878681e-09;
+        p = p * r + 2.505210838544172e-08;
+        p = p * r + 2.755731922398589e-07;
+        p = p * r + 2.7557319223985893e-06;
+        p = p * r + 2.48015873015873e-05;
+        p = p * r + 1.984126984126984e-04;
+        p = p * r + 1.388888888888889e-03;
+        p = p * r + 8.333333333333333e-03;
+        p = p * r + 4.1666666666666664e-02;
+        p = p * r + 1.6666666666666666e-01;
+        p = p * r + 0.5;
+        p = (p * r) * r + r;
+        f[i] = x[i] > -1e15 ? 1.0 + p : 0.0;
+        e[i] = x[i] > -1e15 ? k : ELIM_ZERO;
+    }
+}
+
+/* n a multiple of VN */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(add_scaled)(int64_t n, double af, double ae, const double *xf, const double *xe,
+                                                   double *yf, double *ye)
+{
+    const VEC a = SET(af), b = SET(ae);
+    for (int64_t j = 0; j < n; j += VN) {
+        VEC f = LOAD(yf + j), e = LOAD(ye + j);
+        ADD_PRODUCT(f, e, a, b, LOAD(xf + j), LOAD(xe + j));
+        STORE(yf + j, f);
+        STORE(ye + j, e);
+    }
+}
+
+/* y += sum over k < count of a_k x_k; x_k begins at offset[k] */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(add_combination)(int64_t n, int count, const double *af, const double *ae,
+                                                        const int64_t *offset, const double *xf, const double *xe,
+                                                        double *yf, double *ye)
+{
+    for (int64_t j = 0; j < n; j += VN) {
+        VEC f = LOAD(yf + j), e = LOAD(ye + j);
+        for (int k = 0; k < count; k++) {
+            const VEC a = SET(af[k]), b = SET(ae[k]);
+            ADD_PRODUCT(f, e, a, b, LOAD(xf + offset[k] + j), LOAD(xe + offset[k] + j));
+        }
+        STORE(yf + j, f);
+        STORE(ye + j, e);
+    }
+}
+
+ELIM_INLINE ELIM_TARGET elim_number ELIM_NAME(dot_all)(int64_t n, const double *af, const double *ae, const double *bf,
+                                                       const double *be)
+{
+    VEC f = SET(0.0), e = SET(ELIM_ZERO);
+    for (int64_t j = 0; j < n; j += VN)
+        ADD_PRODUCT(f, e, LOAD(af + j), LOAD(ae + j), LOAD(bf + j), LOAD(be + j));
+    return ELIM_NAME(sum)(f, e);
+}
+
+/* any n */
+ELIM_TARGET static elim_number ELIM_NAME(dot)(int64_t n, const double *af, const double *ae, const double *bf,
+                                              const double *be)
+{
+    const int64_t whole = n / VN * VN;
+    elim_number total = ELIM_NAME(dot_all)(whole, af, ae, bf, be);
+    for (int64_t j = whole; j < n; j++)
+        elim_add(&total.f, &total.e, af[j] * bf[j], ae[j] + be[j]);
+    return total;
+}
+
+ELIM_TARGET static void ELIM_NAME(axpy)(int64_t n, double af, double ae, const double *xf, const double *xe, double *yf,
+                                        double *ye)
+{
+    const int64_t whole = n / VN * VN;
+    ELIM_NAME(add_scaled)(whole, af, ae, xf, xe, yf, ye);
+    for (int64_t j = whole; j < n; j++)
+        elim_add(yf + j, ye + j, af * xf[j], ae + xe[j]);
+}
+
+/* a panel's row: f in [1, 2), zero at places < from */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(finish_row)(int64_t n, int64_t from, double *f, double *e)
+{
+    for (int64_t j = 0; j < from; j++) {
+        f[j] = 0.0;
+        e[j] = ELIM_ZERO;
+    }
+    for (int64_t j = from / VN * VN; j < n; j += VN) {
+        VEC a = LOAD(f + j), b = LOAD(e + j);
+        ELIM_NAME(normal)(&a, &b);
+        STORE(f + j, a);
+        STORE(e + j, b);
+    }
+}
+
+/* front += update of a child at places rel */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(assemble)(int64_t h, const int32_t *rel, const double *update, int64_t ld,
+                                                 double *front, int64_t plane, double *scratch)
+{
+    const int64_t hp = ELIM_PAD(h), size = h * hp + 8;
+    const int64_t first = rel[0], last = rel[h - 1];
+    if (last - first == h - 1) {
+        for (int64_t i = 0; i < h; i++) {
+            double *y = front + rel[i] * ld + first;
+            const int64_t n = (h + VN - 1) / VN * VN;
+            /* zeros past h may fall into the next row, or into the room behind the plane */
+            ELIM_NAME(add_scaled)(n, 1.0, 0.0, update + i * hp, update + size + i * hp, y, y + plane);
+        }
+        return;
+    }
+    const int64_t from = first & ~(int64_t)7, n = (last + 1 - from + VN - 1) / VN * VN;
+    double *sf = scratch, *se = scratch + ld + 8;
+    ELIM_NAME(fill)(n, sf, se);
+    for (int64_t i = 0; i < h; i++) {
+        const double *f = update + i * hp, *e = update + size + i * hp;
+        for (int64_t j = 0; j < h; j++) {
+            sf[rel[j] - from] = f[j];
+            se[rel[j] - from] = e[j];
+        }
+        double *y = front + rel[i] * ld + from;
+        ELIM_NAME(add_scaled)(n, 1.0, 0.0, sf, se, y, y + plane);
+    }
+}
+
+ELIM_TARGET static int64_t ELIM_NAME(eliminate)(const elim_plan *p, elim_factors *x, int64_t t,
+                                                double *const *child_update, double *front, double *scratch,
+                                                double *update)
+{
+    const int64_t w = p->super_ptr[t + 1] - p->super_ptr[t], H = p->row_ptr[t + 1] - p->row_ptr[t], h = H - w;
+    const int64_t ld = ELIM_PAD(H), plane = H * ld + 8;
+    double *F = front, *E = front + plane;
+    double *uf = x->uf + p->panel_ptr[t], *ue = x->ue + p->panel_ptr[t];
+    double *df = x->df + p->panel_ptr[t], *de = x->de + p->panel_ptr[t];
+    double *cf = x->cf + p->super_ptr[t], *ce = x->ce + p->super_ptr[t];
+    double *af = scratch, *ae = scratch + ELIM_PANEL * ld; /* A_k = C_k D_k of a panel */
+    int64_t failed = 0;
+
+    ELIM_NAME(fill)(plane, F, E);
+    for (int64_t a = p->arc_ptr[t]; a < p->arc_ptr[t + 1]; a++) {
+        const int64_t at = p->arc_place[a], arc = p->arc_index[a];
+        elim_add(F + at, E + at, x->wf[arc], x->we[arc]);
+    }
+    for (int64_t c = p->child_ptr[t]; c < p->child_ptr[t + 1]; c++) {
+        const int64_t s = p->child[c], ws = p->super_ptr[s + 1] - p->super_ptr[s];
+        const int64_t hs = p->row_ptr[s + 1] - p->row_ptr[s] - ws;
+        ELIM_NAME(assemble)(hs, p->relative + p->row_ptr[s] + ws, child_update[c - p->child_ptr[t]], ld, front, plane,
+                            scratch);
+    }
+    for (int64_t k0 = 0; k0 < w; k0 += ELIM_PANEL) {
+        const int64_t k1 = k0 + ELIM_PANEL < w ? k0 + ELIM_PANEL : w, c0 = k0 & ~(int64_t)7;
+        for (int64_t k = k0; k < k1; k++) {
+            memcpy(uf + k * ld, F + k * ld, ld * sizeof(double));
+            memcpy(ue + k * ld, E + k * ld, ld * sizeof(double));
+        }
+        for (int64_t i = k0; i < H; i++)
+            for (int64_t k = k0; k < k1; k++) {
+                df[k * ld + i] = F[i * ld + k];
+                de[k * ld + i] = E[i * ld + k];
+            }
+        for (int64_t k = k0; k < k1; k++) {
+            double *u = uf + k * ld, *v = ue + k * ld, *d = df + k * ld, *g = de + k * ld;
+            double sf = F[k * ld + k], se = E[k * ld + k];
+            for (int64_t i = H; i < ld; i++) {
+                d[i] = 0.0;
+                g[i] = ELIM_ZERO;
+            }
+            for (int64_t l = k0; l < k; l++) {
+                const double *a = af + (l - k0) * ld, *b = ae + (l - k0) * ld;
+                const double *ul = uf + l * ld, *vl = ue + l * ld;
+                elim_add(&sf, &se, a[k] * ul[k], b[k] + vl[k]);
+                if (a[k] != 0.0)
+                    ELIM_NAME(add_scaled)(ld - c0, a[k], b[k], ul + c0, vl + c0, u + c0, v + c0);
+                if (ul[k] != 0.0)
+                    ELIM_NAME(add_scaled)(ld - c0, ul[k], vl[k], a + c0, b + c0, d + c0, g + c0);
+            }
+            const double loops = sf == 0.0 ? 0.0 : elim_plain(sf, se);
+            if (loops < 1.0) {
+                cf[k] = 1.0 / (1.0 - loops);
+                ce[k] = 0.0;
+                elim_normal(cf + k, ce + k);
+            } else {
+                /* loops that sum to infinity: the state is taken off the graph */
+                cf[k] = 0.0;
+                ce[k] = ELIM_ZERO;
+                failed++;
+            }
+            ELIM_NAME(finish_row)(ld, k + 1, u, v);
+            ELIM_NAME(finish_row)(ld, k + 1, d, g);
+            double *a = af + (k - k0) * ld, *b = ae + (k - k0) * ld;
+            for (int64_t i = c0; i < ld; i++)
+                a[i] = d[i] * cf[k];
+            for (int64_t i = c0; i < ld; i++)
+                b[i] = g[i] + ce[k];
+        }
+        const int64_t from = k1 & ~(int64_t)7;
+        for (int64_t i = k1; i < H; i++) {
+            double bf[ELIM_PANEL], be[ELIM_PANEL];
+            int64_t offset[ELIM_PANEL];
+            int count = 0;
+            for (int64_t k = 0; k < k1 - k0; k++)
+                if (af[k * ld + i] != 0.0) {
+                    bf[count] = af[k * ld + i];
+                    be[count] = ae[k * ld + i];
+                    offset[count++] = (k0 + k) * ld + from;
+                }
+            if (count)
+                ELIM_NAME(add_combination)(ld - from, count, bf, be, offset, uf, ue, F + i * ld + from, E + i * ld + from);
+        }
+    }
+    const int64_t hp = ELIM_PAD(h), size = h * hp + 8;
+    for (int64_t i = 0; i < h; i++) {
+        memmove(update + i * hp, F + (w + i) * ld + w, h * sizeof(double));
+        for (int64_t j = h; j < hp; j++)
+            update[i * hp + j] = 0.0;
+    }
+    for (int64_t i = 0; i < h; i++) {
+        memmove(update + size + i * hp, E + (w + i) * ld + w, h * sizeof(double));
+        for (int64_t j = h; j < hp; j++)
+            update[size + i * hp + j] = ELIM_ZERO;
+    }
+    return failed;
+}
+
+/* y_k[i] += x . u_k and z_k += a_k[i] x for `count` <= 4 pivots k, x a row of the front */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(pull_row)(int64_t n, const int count, int64_t ld, const double *xf,
+    const double *xe, const double *uf, const double *ue, const double *af, const double *ae, double *yf, double *ye,
+    double *zf, double *ze)
+{
+    VEC f[4], e[4], a[4], b[4];
+    for (int k = 0; k < count; k++) {
+        f[k] = SET(0.0);
+        e[k] = SET(ELIM_ZERO);
+        a[k] = SET(af[k * ld]);
+        b[k] = SET(ae[k * ld]);
+    }
+    for (int64_t j = 0; j < n; j += VN) {
+        const VEC r = LOAD(xf + j), s = LOAD(xe + j);
+        for (int k = 0; k < count; k++) {
+            ADD_PRODUCT(f[k], e[k], r, s, LOAD(uf + k * ld + j), LOAD(ue + k * ld + j));
+            VEC g = LOAD(zf + k * ld + j), h = LOAD(ze + k * ld + j);
+            ADD_PRODUCT(g, h, r, s, a[k], b[k]);
+            STORE(zf + k * ld + j, g);
+            STORE(ze + k * ld + j, h);
+        }
+    }
+    for (int k = 0; k < count; k++) {
+        const elim_number total = ELIM_NAME(sum)(f[k], e[k]);
+        yf[k * ld] = total.f;
+        ye[k * ld] = total.e;
+    }
+}
+
+ELIM_TARGET static void ELIM_NAME(reverse)(const elim_plan *p, const elim_factors *x, const elim_flows *q, int64_t t,
+                                           const double *parent_front, double *front, double *scratch,
+                                           double *arc_flow)
+{
+    const int64_t w = p->super_ptr[t + 1] - p->super_ptr[t], H = p->row_ptr[t + 1] - p->row_ptr[t];
+    const int64_t ld = ELIM_PAD(H), plane = H * ld + 8, at = p->panel_ptr[t];
+    double *F = front, *E = front + plane;
+    const double *uf = x->uf + at, *ue = x->ue + at, *df = x->df + at, *de = x->de + at;
+    const double *cf = x->cf + p->super_ptr[t], *ce = x->ce + p->super_ptr[t], *c_flow = q->c + p->super_ptr[t];
+    double *af = scratch, *ae = af + ELIM_PANEL * ld; /* A_k, and derivatives: y_k in D_k, z_k in U_k */
+    double *yf = ae + ELIM_PANEL * ld, *ye = yf + ELIM_PANEL * ld;
+    double *zf = ye + ELIM_PANEL * ld, *ze = zf + ELIM_PANEL * ld;
+    double sf[ELIM_PANEL], se[ELIM_PANEL]; /* derivatives in the loops */
+
+    ELIM_NAME(fill)(plane, F, E);
+    if (H > w) {
+        const int64_t up = p->super_parent[t], Hp = p->row_ptr[up + 1] - p->row_ptr[up], ldp = ELIM_PAD(Hp);
+        const int32_t *rel = p->relative + p->row_ptr[t];
+        const double *PF = parent_front, *PE = parent_front + Hp * ldp + 8;
+        for (int64_t i = w; i < H; i++) {
+            const int64_t row = rel[i] * ldp;
+            for (int64_t j = w; j < H; j++)
+                F[i * ld + j] = PF[row + rel[j]];
+            for (int64_t j = w; j < H; j++)
+                E[i * ld + j] = PE[row + rel[j]];
+        }
+    }
+    for (int64_t k1 = w; k1 > 0;) {
+        /* the panels of the numeric phase, last first */
+        const int64_t k0 = (k1 - 1) / ELIM_PANEL * ELIM_PANEL, c0 = k0 & ~(int64_t)7, from = k1 & ~(int64_t)7;
+        const int64_t K = k1 - k0;
+        for (int64_t k = 0; k < K; k++) {
+            const double *d = df + (k0 + k) * ld, *g = de + (k0 + k) * ld;
+            for (int64_t i = c0; i < ld; i++)
+                af[k * ld + i] = d[i] * cf[k0 + k];
+            for (int64_t i = c0; i < ld; i++)
+                ae[k * ld + i] = g[i] + ce[k0 + k];
+            ELIM_NAME(fill)(ld, yf + k * ld, ye + k * ld);
+            ELIM_NAME(fill)(ld, zf + k * ld, ze + k * ld);
+        }
+        for (int64_t k = 0; k < K; k += 4) {
+            const int64_t u = (k0 + k) * ld + from, z = k * ld + from;
+#define PULL(count)                                                                                                    \
+    for (int64_t i = k1; i < H; i++)                                                                                   \
+        ELIM_NAME(pull_row)(ld - from, count, ld, F + i * ld + from, E + i * ld + from, uf + u, ue + u,                \
+                            af + k * ld + i, ae + k * ld + i, yf + k * ld + i, ye + k * ld + i, zf + z, ze + z);
+            switch (K - k) {
+            case 1: PULL(1) break;
+            case 2: PULL(2) break;
+            case 3: PULL(3) break;
+            default: PULL(4)
+            }
+#undef PULL
+        }
+        for (int64_t k = K - 1; k >= 0; k--) {
+            double *y = yf + k * ld, *yx = ye + k * ld, *z = zf + k * ld, *zx = ze + k * ld;
+            const double *a = af + k * ld, *b = ae + k * ld, *u = uf + (k0 + k) * ld, *v = ue + (k0 + k) * ld;
+            const int64_t n = ld - c0;
+            for (int64_t l = k + 1; l < K; l++) {
+                /* row and column k0 + l: their parts past the diagonal, and the loop */
+                const int64_t i = k0 + l;
+                const double *L = yf + l * ld, *M = ye + l * ld, *N = zf + l * ld, *O = ze + l * ld;
+                ELIM_NAME(add_scaled)(n, u[i], v[i], L + c0, M + c0, y + c0, yx + c0);
+                ELIM_NAME(add_scaled)(n, a[i], b[i], N + c0, O + c0, z + c0, zx + c0);
+                elim_number total = ELIM_NAME(dot_all)(n, N + c0, O + c0, u + c0, v + c0);
+                elim_add(&total.f, &total.e, sf[l] * u[i], se[l] + v[i]);
+                elim_add(y + i, yx + i, total.f, total.e);
+                total = ELIM_NAME(dot_all)(n, L + c0, M + c0, a + c0, b + c0);
+                elim_add(&total.f, &total.e, sf[l] * a[i], se[l] + b[i]);
+                elim_add(z + i, zx + i, total.f, total.e);
+            }
+            elim_number loop = ELIM_NAME(dot_all)(n, a + c0, b + c0, y + c0, yx + c0);
+            elim_add(&loop.f, &loop.e, c_flow[k0 + k], 0.0);
+            sf[k] = loop.f * cf[k0 + k];
+            se[k] = loop.e + ce[k0 + k];
+            elim_normal(sf + k, se + k);
+            const double *d = df + (k0 + k) * ld, *g = de + (k0 + k) * ld;
+            const double *qu = q->u + at + (k0 + k) * ld, *qd = q->d + at + (k0 + k) * ld;
+            for (int64_t j = k0 + k + 1; j < H; j++) {
+                y[j] *= cf[k0 + k];
+                yx[j] += ce[k0 + k];
+                if (d[j] != 0.0)
+                    elim_add(y + j, yx + j, qd[j] / d[j], -g[j]);
+                if (u[j] != 0.0)
+                    elim_add(z + j, zx + j, qu[j] / u[j], -v[j]);
+            }
+            ELIM_NAME(finish_row)(ld, k0 + k + 1, y, yx);
+            ELIM_NAME(finish_row)(ld, k0 + k + 1, z, zx);
+        }
+        for (int64_t k = 0; k < K; k++) {
+            const int64_t r = k0 + k;
+            F[r * ld + r] = sf[k];
+            E[r * ld + r] = se[k];
+            for (int64_t j = r + 1; j < H; j++) {
+                F[r * ld + j] = zf[k * ld + j];
+                E[r * ld + j] = ze[k * ld + j];
+                F[j * ld + r] = yf[k * ld + j];
+                E[j * ld + r] = ye[k * ld + j];
+            }
+        }
+        k1 = k0;
+    }
+    for (int64_t a = p->arc_ptr[t]; a < p->arc_ptr[t + 1]; a++) {
+        const int64_t arc = p->arc_index[a], place = p->arc_place[a];
+        arc_flow[arc] = x->wf[arc] == 0.0 ? 0.0 : elim_plain(F[place] * x->wf[arc], E[place] + x->we[arc]);
+    }
+}
+
+/* --- half paths, eight side by side: work + 16 r are the eight f, then the eight e of rank r */
+
+#define LANES_LOOP for (int v = 0; v < ELIM_LANES / VN; v++)
+
+/* y += (f, e) x for eight numbers */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(lanes_add)(double f, double e, const VEC *xf, const VEC *xe, double *y)
+{
+    const VEC a = SET(f), b = SET(e);
+    LANES_LOOP {
+        VEC g = LOAD(y + v * VN), h = LOAD(y + 8 + v * VN);
+        ADD_PRODUCT(g, h, a, b, xf[v], xe[v]);
+        STORE(y + v * VN, g);
+        STORE(y + 8 + v * VN, h);
+    }
+}
+
+/* the lowest supernode that a path has still to pass, and which paths pass it; they move on. -1 at the end */
+ELIM_INLINE int32_t ELIM_NAME(next_super)(const elim_plan *p, int n_lanes, int32_t *current, uint8_t *mask)
+{
+    int32_t least = INT32_MAX;
+    for (int l = 0; l < n_lanes; l++)
+        least = current[l] < least ? current[l] : least;
+    if (least == INT32_MAX)
+        return -1;
+    *mask = 0;
+    const int32_t up = p->super_parent[least];
+    for (int l = 0; l < n_lanes; l++)
+        if (current[l] == least) {
+            *mask |= (uint8_t)(1 << l);
+            current[l] = up < 0 ? INT32_MAX : up;
+        }
+    return least;
+}
+
+/* from each start to its root: side 0, a_j += a_k C_k U_kj; side 1, b_i += D_ki C_k b_k. path[l]: C_k a_k, or b_k, of the
+   supernodes on the way by path_ptr, numbers f, then e. All of `work` is zero, and is again after it unless `keep` */
+ELIM_TARGET static void ELIM_NAME(climb)(const elim_plan *p, const elim_factors *x, int side, int n_lanes,
+                                         const int32_t *start, double *work, double *const *path, int keep)
+{
+    int32_t current[ELIM_LANES], t;
+    int64_t length[ELIM_LANES];
+    uint8_t mask;
+    for (int l = 0; l < n_lanes; l++) {
+        t = current[l] = p->super_of[start[l]];
+        length[l] = ELIM_PAD(p->path_ptr[t] + p->super_ptr[t + 1] - p->super_ptr[t]);
+        work[16 * (int64_t)start[l] + l] = 1.0;
+        work[16 * (int64_t)start[l] + 8 + l] = 0.0;
+    }
+    while ((t = ELIM_NAME(next_super)(p, n_lanes, current, &mask)) >= 0) {
+        const int64_t first = p->super_ptr[t], w = p->super_ptr[t + 1] - first, H = p->row_ptr[t + 1] - p->row_ptr[t];
+        const int64_t ld = ELIM_PAD(H);
+        const int32_t *rows = p->rows + p->row_ptr[t];
+        const double *f = (side ? x->df : x->uf) + p->panel_ptr[t], *e = (side ? x->de : x->ue) + p->panel_ptr[t];
+        for (int64_t k = 0; k < w; k++) {
+            double *here = work + 16 * (first + k);
+            VEC xf[ELIM_LANES / VN], xe[ELIM_LANES / VN];
+            const VEC cf = SET(x->cf[first + k]), ce = SET(x->ce[first + k]);
+            LANES_LOOP {
+                xf[v] = LOAD(here + v * VN);
+                xe[v] = LOAD(here + 8 + v * VN);
+                ELIM_NAME(normal)(xf + v, xe + v);
+                if (side) {
+                    STORE(here + v * VN, xf[v]);
+                    STORE(here + 8 + v * VN, xe[v]);
+                }
+                xf[v] *= cf;
+                xe[v] += ce;
+                if (!side) {
+                    STORE(here + v * VN, xf[v]);
+                    STORE(here + 8 + v * VN, xe[v]);
+                }
+            }
+            for (int64_t j = k + 1; j < H; j++)
+                if (f[k * ld + j] != 0.0)
+                    ELIM_NAME(lanes_add)(f[k * ld + j], e[k * ld + j], xf, xe, work + 16 * (int64_t)rows[j]);
+        }
+        const int64_t at = p->path_ptr[t];
+        for (int l = 0; l < n_lanes; l++)
+            if (mask >> l & 1)
+                for (int64_t k = 0; k < w; k++) {
+                    path[l][at + k] = work[16 * (first + k) + l];
+                    path[l][length[l] + at + k] = work[16 * (first + k) + 8 + l];
+                }
+        if (!keep)
+            for (int64_t k = 0; k < w; k++)
+                ELIM_NAME(fill)(8, work + 16 * (first + k), work + 16 * (first + k) + 8);
+    }
+}
+
+/* back down: seeds are derivatives in what `climb` left in the paths; flow and close_flow collect log derivatives in U or D
+   and in C. `visited` has room for all supernodes that a path can pass */
+ELIM_TARGET static void ELIM_NAME(descend)(const elim_plan *p, const elim_factors *x, int side, int n_lanes,
+                                           const int32_t *start, double *work, double *const *path,
+                                           double *const *seed, double *flow, double *close_flow,
+                                           int32_t *visited, uint8_t *masks)
+{
+    int32_t current[ELIM_LANES], t;
+    int64_t length[ELIM_LANES], count = 0;
+    uint8_t mask;
+    for (int l = 0; l < n_lanes; l++) {
+        t = current[l] = p->super_of[start[l]];
+        length[l] = ELIM_PAD(p->path_ptr[t] + p->super_ptr[t + 1] - p->super_ptr[t]);
+    }
+    while ((t = ELIM_NAME(next_super)(p, n_lanes, current, &mask)) >= 0) {
+        visited[count] = t;
+        masks[count++] = mask;
+    }
+    while (count-- > 0) {
+        t = visited[count];
+        mask = masks[count];
+        const int64_t first = p->super_ptr[t], w = p->super_ptr[t + 1] - first, H = p->row_ptr[t + 1] - p->row_ptr[t];
+        const int64_t ld = ELIM_PAD(H), at = p->path_ptr[t];
+        const int32_t *rows = p->rows + p->row_ptr[t];
+        const double *f = (side ? x->df : x->uf) + p->panel_ptr[t], *e = (side ? x->de : x->ue) + p->panel_ptr[t];
+        double *sum = flow + p->panel_ptr[t];
+        for (int64_t k = w - 1; k >= 0; k--) {
+            double values[16], seeds[16];
+            ELIM_NAME(fill)(8, values, values + 8);
+            ELIM_NAME(fill)(8, seeds, seeds + 8);
+            for (int l = 0; l < n_lanes; l++)
+                if (mask >> l & 1) {
+                    values[l] = path[l][at + k];
+                    values[8 + l] = path[l][length[l] + at + k];
+                    seeds[l] = seed[l][at + k];
+                    seeds[8 + l] = seed[l][length[l] + at + k];
+                }
+            VEC xf[ELIM_LANES / VN], xe[ELIM_LANES / VN], yf[ELIM_LANES / VN], ye[ELIM_LANES / VN];
+            const VEC cf = SET(x->cf[first + k]), ce = SET(x->ce[first + k]);
+            LANES_LOOP {
+                xf[v] = LOAD(values + v * VN);
+                xe[v] = LOAD(values + 8 + v * VN);
+                if (side) {
+                    xf[v] *= cf;
+                    xe[v] += ce;
+                }
+                yf[v] = side ? SET(0.0) : LOAD(seeds + v * VN);
+                ye[v] = side ? SET(ELIM_ZERO) : LOAD(seeds + 8 + v * VN);
+            }
+            for (int64_t j = k + 1; j < H; j++) {
+                if (f[k * ld + j] == 0.0)
+                    continue;
+                const VEC a = SET(f[k * ld + j]), b = SET(e[k * ld + j]);
+                const double *z = work + 16 * (int64_t)rows[j];
+                VEC share = SET(0.0);
+                LANES_LOOP {
+                    const VEC pf = a * LOAD(z + v * VN), pe = b + LOAD(z + 8 + v * VN), m = MAX(pe, ye[v]);
+                    yf[v] = SCALE(yf[v], ye[v] - m) + SCALE(pf, pe - m);
+                    ye[v] = m;
+                    share += SCALE(xf[v] * pf, MIN(xe[v] + pe, SET(1000.0)));
+                }
+                sum[k * ld + j] += ELIM_NAME(add_up)(share);
+            }
+            VEC share = SET(0.0);
+            double *here = work + 16 * (first + k);
+            LANES_LOOP {
+                share += SCALE(xf[v] * yf[v], MIN(xe[v] + ye[v], SET(1000.0)));
+                yf[v] *= cf;
+                ye[v] += ce;
+                if (side)
+                    ADD_PRODUCT(yf[v], ye[v], SET(1.0), SET(0.0), LOAD(seeds + v * VN), LOAD(seeds + 8 + v * VN));
+                ELIM_NAME(normal)(yf + v, ye + v);
+                STORE(here + v * VN, yf[v]);
+                STORE(here + 8 + v * VN, ye[v]);
+            }
+            close_flow[first + k] += ELIM_NAME(add_up)(share);
+        }
+    }
+}
+
+/* z_k = C_k (b_k + sum U_kj z_j) for all states, ranks descending; b stands in `work` */
+ELIM_TARGET static void ELIM_NAME(spread)(const elim_plan *p, const elim_factors *x, double *work)
+{
+    for (int64_t t = p->n_super - 1; t >= 0; t--) {
+        const int64_t first = p->super_ptr[t], w = p->super_ptr[t + 1] - first, H = p->row_ptr[t + 1] - p->row_ptr[t];
+        const int64_t ld = ELIM_PAD(H);
+        const int32_t *rows = p->rows + p->row_ptr[t];
+        const double *f = x->uf + p->panel_ptr[t], *e = x->ue + p->panel_ptr[t];
+        for (int64_t k = w - 1; k >= 0; k--) {
+            double *here = work + 16 * (first + k);
+            VEC yf[ELIM_LANES / VN], ye[ELIM_LANES / VN];
+            LANES_LOOP {
+                yf[v] = LOAD(here + v * VN);
+                ye[v] = LOAD(here + 8 + v * VN);
+            }
+            for (int64_t j = k + 1; j < H; j++) {
+                const VEC a = SET(f[k * ld + j]), b = SET(e[k * ld + j]);
+                const double *z = work + 16 * (int64_t)rows[j];
+                if (f[k * ld + j] != 0.0)
+                    LANES_LOOP ADD_PRODUCT(yf[v], ye[v], a, b, LOAD(z + v * VN), LOAD(z + 8 + v * VN));
+            }
+            LANES_LOOP {
+                yf[v] *= SET(x->cf[first + k]);
+                ye[v] += SET(x->ce[first + k]);
+                ELIM_NAME(normal)(yf + v, ye + v);
+                STORE(here + v * VN, yf[v]);
+                STORE(here + 8 + v * VN, ye[v]);
+            }
+        }
+    }
+}
+
+static const elim_kernels ELIM_NAME(kernels) = {
+    ELIM_NAME(exp_all), ELIM_NAME(eliminate), ELIM_NAME(reverse), ELIM_NAME(climb), ELIM_NAME(descend),
+    ELIM_NAME(dot), ELIM_NAME(axpy), ELIM_NAME(spread),
+};
+
+#undef VEC
+#undef VN
+#undef LOAD
+#undef STORE
+#undef SET
+#undef MAX
+#undef MIN
+#undef SCALE
+#undef ADD_PRODUCT
+#undef LANES_LOOP
+#undef ELIM_BITS
+#undef ELIM_TARGET
+#undef ELIM_NAME
