@@ -60,7 +60,7 @@ typedef struct {
 
 /* weights of arcs, and what the numeric phase keeps */
 typedef struct {
-    double *wf, *we;              /* (m) */
+    double *wf, *we;              /* (m) in the order of arc_index */
     double *uf, *ue, *df, *de;    /* panels */
     double *cf, *ce;              /* (n) */
 } elim_factors;
@@ -72,8 +72,8 @@ typedef struct {
 } elim_flows;
 
 typedef struct {
-    /* (f, e) of exp(x), n numbers; -inf gives zero */
-    void (*exp_all)(int64_t n, const double *x, double *f, double *e);
+    /* (f, e) of exp(x[index]), n numbers; -inf gives zero */
+    void (*exp_all)(int64_t n, const int64_t *index, const double *x, double *f, double *e);
     /* the front of supernode t from its arcs and its children's updates; panels and C are kept; what is left, h rows of
        pad(h) entries, is moved to `update`, which may begin where the front does. Returns the number of failed pivots */
     int64_t (*eliminate)(const elim_plan *p, elim_factors *x, int64_t t, double *const *child_update, double *front,
@@ -88,8 +88,8 @@ typedef struct {
                     int32_t *visited, uint8_t *masks);
     /* sum of a b over n numbers */
     elim_number (*dot)(int64_t n, const double *af, const double *ae, const double *bf, const double *be);
-    /* y += a x over n numbers */
-    void (*axpy)(int64_t n, double af, double ae, const double *xf, const double *xe, double *yf, double *ye);
+    void (*add_shares)(int64_t n, double cf, double ce, const double *af, const double *ae, const double *bf,
+                       const double *be, double *y);
     void (*spread)(const elim_plan *p, const elim_factors *x, double *work);
 } elim_kernels;
 

@@ -53,7 +53,7 @@ cdef extern from "_elimination.h" nogil:
         double *c
 
     ctypedef struct elim_kernels:
-        void (*exp_all)(int64_t, const double *, double *, double *) noexcept nogil
+        void (*exp_all)(int64_t, const int64_t *, const double *, double *, double *) noexcept nogil
         int64_t (*eliminate)(const elim_plan *, elim_factors *, int64_t, double **, double *, double *, double *) noexcept nogil
         void (*reverse)(const elim_plan *, const elim_factors *, const elim_flows *, int64_t, const double *, double *,
                         double *, double *) noexcept nogil
@@ -61,7 +61,8 @@ cdef extern from "_elimination.h" nogil:
         void (*descend)(const elim_plan *, const elim_factors *, int, int, const int32_t *, double *, double **, double **,
                         double *, double *, int32_t *, uint8_t *) noexcept nogil
         elim_number (*dot)(int64_t, const double *, const double *, const double *, const double *) noexcept nogil
-        void (*axpy)(int64_t, double, double, const double *, const double *, double *, double *) noexcept nogil
+        void (*add_shares)(int64_t, double, double, const double *, const double *, const double *, const double *,
+                           double *) noexcept nogil
         void (*spread)(const elim_plan *, const elim_factors *, double *) noexcept nogil
 
     ctypedef struct elim_run:
@@ -171,7 +172,7 @@ cdef class Plan:
             self.n_pointers = max(self.n_pointers, self.end[t] - self.begin[t])
         self.n_pointers = max(self.n_pointers, int(np.diff(child_ptr).max(initial=0)))
         height = int(np.diff(row_ptr).max(initial=0))
-        self.n_scratch = max(6 * ELIM_PANEL, 2) * ELIM_PAD(height) + 64
+        self.n_scratch = 8 * ELIM_PANEL * ELIM_PAD(height) + 64
 
     def _schedule(self, tasks, parent):
         """Subtrees, and each supernode above them, as tasks in the order of their last supernode."""
@@ -235,7 +236,7 @@ cdef class Factors:
             raise ValueError("one utility an arc")
         if m:
             with nogil:
-                self.plan.kernels.exp_all(m, &utility[0], self.x.wf, self.x.we)
+                self.plan.kernels.exp_all(m, self.plan.plan.arc_index, &utility[0], self.x.wf, self.x.we)
 
 
 cdef class TreeRun:
@@ -411,7 +412,7 @@ def descend(Factors factors, int side, const int32_t[::1] start, const int64_t[:
     cdef int64_t k, half, q, at, i, longest = ELIM_PAD(plan.longest)
     cdef int lanes, l
     cdef const double *y
-    cdef double[::1] seeds = np.empty(8 * 2 * longest)
+    cdef double[::1] seeds = np.empty(8 * longest)
     cdef int32_t[::1] visited = np.empty(8 * (plan.longest + 1), np.int32)
     cdef uint8_t[::1] masks = np.empty(8 * (plan.longest + 1), np.uint8)
     with nogil:
@@ -421,18 +422,18 @@ def descend(Factors factors, int side, const int32_t[::1] start, const int64_t[:
             lanes = <int>min(8, last - k)
             for l in range(lanes):
                 path[l] = <double *>&store[ptr[k + l]]
-                seed[l] = &seeds[l * 2 * longest]
+                seed[l] = &seeds[l * longest]
                 half = (ptr[k + l + 1] - ptr[k + l]) // 2
                 for i in range(half):
                     seed[l][i] = 0.0
-                    seed[l][half + i] = ELIM_ZERO
                 for at in range(pair_ptr[k + l], pair_ptr[k + l + 1]):
                     q = pair[at]
                     if coefficient[q, 0] == 0.0:
                         continue
                     y = &other_store[other_ptr[other[q]]]
-                    plan.kernels.axpy(shared[q], coefficient[q, 0], coefficient[q, 1], y,
-                                      y + (other_ptr[other[q] + 1] - other_ptr[other[q]]) // 2, seed[l], seed[l] + half)
+                    plan.kernels.add_shares(
+                        shared[q], coefficient[q, 0], coefficient[q, 1], path[l], path[l] + half, y,
+                        y + (other_ptr[other[q] + 1] - other_ptr[other[q]]) // 2, seed[l])
             plan.kernels.descend(&plan.plan, &factors.x, side, lanes, &start[k], &work[0], path, seed, &flow[0],
                                  &close_flow[0], &visited[0], &masks[0])
 

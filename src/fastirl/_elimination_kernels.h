@@ -47,6 +47,11 @@
 #define SCALE(f, d) elim_scale(f, d)
 #endif
 
+#if ELIM_BITS == 512
+/* lanes below n */
+#define UNTIL(n) ((n) >= 8 ? (__mmask8)0xff : (n) <= 0 ? (__mmask8)0 : (__mmask8)((1u << (n)) - 1u))
+#endif
+
 /* y += a x */
 #define ADD_PRODUCT(yf, ye, af, ae, xf, xe)                                                                            \
     do {                                                                                                               \
@@ -112,6 +117,14 @@ ELIM_INLINE ELIM_TARGET double ELIM_NAME(add_up)(VEC x)
 #endif
 }
 
+/* x / (f, e) where f > 0, else what `normal` makes zero */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(ratio)(VEC x, VEC f, VEC e, VEC *g, VEC *h)
+{
+    /* f is 0, or at least 1 */
+    *g = x * MIN(f, SET(1.0)) / MAX(f, SET(1.0));
+    *h = SET(0.0) - e;
+}
+
 ELIM_INLINE ELIM_TARGET void ELIM_NAME(fill)(int64_t n, double *f, double *e)
 {
     for (int64_t i = 0; i < n; i++)
@@ -120,12 +133,12 @@ ELIM_INLINE ELIM_TARGET void ELIM_NAME(fill)(int64_t n, double *f, double *e)
         e[i] = ELIM_ZERO;
 }
 
-/* exp(x) = f 2^e: x = e log 2 + r, a polynomial of degree 13 in |r| <= log(2)/2 */
-ELIM_TARGET static void ELIM_NAME(exp_all)(int64_t n, const double *ELIM_RESTRICT x, double *ELIM_RESTRICT f,
-                                           double *ELIM_RESTRICT e)
+/* exp(x[index]) = f 2^e: x = e log 2 + r, a polynomial of degree 13 in |r| <= log(2)/2 */
+ELIM_TARGET static void ELIM_NAME(exp_all)(int64_t n, const int64_t *ELIM_RESTRICT index, const double *ELIM_RESTRICT x,
+                                           double *ELIM_RESTRICT f, double *ELIM_RESTRICT e)
 {
     for (int64_t i = 0; i < n; i++) {
-        const double here = x[i] > -1e15 ? x[i] : -1e15;
+        const double given = x[index[i]], here = given > -1e15 ? given : -1e15;
         const double k = (here * 1.4426950408889634 + 6755399441055744.0) - 6755399441055744.0;
         const double r = (here - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10;
         double p = 1.6059043836821613e-10;
@@ -141,8 +154,8 @@ ELIM_TARGET static void ELIM_NAME(exp_all)(int64_t n, const double *ELIM_RESTRIC
         p = p * r + 1.6666666666666666e-01;
         p = p * r + 0.5;
         p = (p * r) * r + r;
-        f[i] = x[i] > -1e15 ? 1.0 + p : 0.0;
-        e[i] = x[i] > -1e15 ? k : ELIM_ZERO;
+        f[i] = given > -1e15 ? 1.0 + p : 0.0;
+        e[i] = given > -1e15 ? k : ELIM_ZERO;
     }
 }
 
@@ -159,19 +172,26 @@ ELIM_INLINE ELIM_TARGET void ELIM_NAME(add_scaled)(int64_t n, double af, double 
     }
 }
 
-/* y += sum over k < count of a_k x_k; x_k begins at offset[k] */
-ELIM_INLINE ELIM_TARGET void ELIM_NAME(add_combination)(int64_t n, int count, const double *af, const double *ae,
-                                                        const int64_t *offset, const double *xf, const double *xe,
-                                                        double *yf, double *ye)
+/* rows from `first` on, columns from `from` on: F_ij += sum over k < count of a_k[i] u_k[j] */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(update)(const int count, int64_t H, int64_t ld, int64_t first, int64_t from,
+    const double *uf, const double *ue, const double *af, const double *ae, double *F, double *E)
 {
-    for (int64_t j = 0; j < n; j += VN) {
-        VEC f = LOAD(yf + j), e = LOAD(ye + j);
-        for (int k = 0; k < count; k++) {
-            const VEC a = SET(af[k]), b = SET(ae[k]);
-            ADD_PRODUCT(f, e, a, b, LOAD(xf + offset[k] + j), LOAD(xe + offset[k] + j));
+    for (int64_t begin = first; begin < H; begin += 64) {
+        const int64_t end = begin + 64 < H ? begin + 64 : H;
+        for (int64_t j = from; j < ld; j += VN) {
+            VEC u[ELIM_PANEL], v[ELIM_PANEL];
+            for (int k = 0; k < count; k++) {
+                u[k] = LOAD(uf + k * ld + j);
+                v[k] = LOAD(ue + k * ld + j);
+            }
+            for (int64_t i = begin; i < end; i++) {
+                VEC f = LOAD(F + i * ld + j), e = LOAD(E + i * ld + j);
+                for (int k = 0; k < count; k++)
+                    ADD_PRODUCT(f, e, SET(af[k * ld + i]), SET(ae[k * ld + i]), u[k], v[k]);
+                STORE(F + i * ld + j, f);
+                STORE(E + i * ld + j, e);
+            }
         }
-        STORE(yf + j, f);
-        STORE(ye + j, e);
     }
 }
 
@@ -195,23 +215,57 @@ ELIM_TARGET static elim_number ELIM_NAME(dot)(int64_t n, const double *af, const
     return total;
 }
 
-ELIM_TARGET static void ELIM_NAME(axpy)(int64_t n, double af, double ae, const double *xf, const double *xe, double *yf,
-                                        double *ye)
+/* y += c a b over n numbers, of any n; c a b is an ordinary number */
+ELIM_TARGET static void ELIM_NAME(add_shares)(int64_t n, double cf, double ce, const double *af, const double *ae,
+                                              const double *bf, const double *be, double *y)
 {
     const int64_t whole = n / VN * VN;
-    ELIM_NAME(add_scaled)(whole, af, ae, xf, xe, yf, ye);
+    for (int64_t j = 0; j < whole; j += VN)
+        STORE(y + j, LOAD(y + j) + SCALE(SET(cf) * LOAD(af + j) * LOAD(bf + j),
+                                         MIN(SET(ce) + LOAD(ae + j) + LOAD(be + j), SET(1000.0))));
     for (int64_t j = whole; j < n; j++)
-        elim_add(yf + j, ye + j, af * xf[j], ae + xe[j]);
+        y[j] += elim_plain(cf * af[j] * bf[j], ce + ae[j] + be[j]);
+}
+
+/* n numbers, filled up with zeros to a multiple of 8; `to` may begin before `from`, and overlap it */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(move_row)(int64_t n, const double *from, double *to, const double zero)
+{
+    int64_t j = 0;
+#if ELIM_BITS == 512
+    for (; j < n; j += 8)
+        STORE(to + j, _mm512_mask_loadu_pd(SET(zero), UNTIL(n - j), from + j));
+#else
+    for (; j < n; j++)
+        to[j] = from[j];
+    for (; j & 7; j++)
+        to[j] = zero;
+#endif
 }
 
 /* a panel's row: f in [1, 2), zero at places < from */
 ELIM_INLINE ELIM_TARGET void ELIM_NAME(finish_row)(int64_t n, int64_t from, double *f, double *e)
 {
-    for (int64_t j = 0; j < from; j++) {
+    int64_t j = 0;
+#if ELIM_BITS == 512
+    for (; j + 8 <= from; j += 8) {
+        STORE(f + j, SET(0.0));
+        STORE(e + j, SET(ELIM_ZERO));
+    }
+    if (j < from) {
+        VEC a = _mm512_maskz_loadu_pd((__mmask8)~UNTIL(from - j), f + j), b = LOAD(e + j);
+        ELIM_NAME(normal)(&a, &b);
+        STORE(f + j, a);
+        STORE(e + j, b);
+        j += 8;
+    }
+#else
+    for (; j < from; j++) {
         f[j] = 0.0;
         e[j] = ELIM_ZERO;
     }
-    for (int64_t j = from / VN * VN; j < n; j += VN) {
+    j = from / VN * VN;
+#endif
+    for (; j < n; j += VN) {
         VEC a = LOAD(f + j), b = LOAD(e + j);
         ELIM_NAME(normal)(&a, &b);
         STORE(f + j, a);
@@ -225,6 +279,37 @@ ELIM_INLINE ELIM_TARGET void ELIM_NAME(assemble)(int64_t h, const int32_t *rel, 
 {
     const int64_t hp = ELIM_PAD(h), size = h * hp + 8;
     const int64_t first = rel[0], last = rel[h - 1];
+#if ELIM_BITS == 512
+    /* which places of each eight a row of the update fills, and where in it they begin */
+    if (last < 8 * 64) {
+        uint8_t masks[64];
+        uint16_t starts[64];
+        int blocks = 0, places[64];
+        for (int64_t j = 0; j < h;) {
+            const int64_t block = rel[j] >> 3;
+            unsigned mask = 0;
+            starts[blocks] = (uint16_t)j;
+            places[blocks] = (int)(8 * block);
+            for (; j < h && rel[j] >> 3 == block; j++)
+                mask |= 1u << (rel[j] & 7);
+            masks[blocks++] = (uint8_t)mask;
+        }
+        for (int64_t i = 0; i < h; i++) {
+            const double *f = update + i * hp, *e = update + size + i * hp;
+            double *y = front + rel[i] * ld;
+            for (int b = 0; b < blocks; b++) {
+                const VEC xf = _mm512_maskz_expandloadu_pd(masks[b], f + starts[b]);
+                const VEC xe = _mm512_mask_expandloadu_pd(SET(ELIM_ZERO), masks[b], e + starts[b]);
+                VEC yf = LOAD(y + places[b]), ye = LOAD(y + plane + places[b]);
+                const VEC m = MAX(xe, ye);
+                yf = SCALE(yf, ye - m) + SCALE(xf, xe - m);
+                STORE(y + places[b], yf);
+                STORE(y + plane + places[b], m);
+            }
+        }
+        return;
+    }
+#endif
     if (last - first == h - 1) {
         for (int64_t i = 0; i < h; i++) {
             double *y = front + rel[i] * ld + first;
@@ -263,8 +348,8 @@ ELIM_TARGET static int64_t ELIM_NAME(eliminate)(const elim_plan *p, elim_factors
 
     ELIM_NAME(fill)(plane, F, E);
     for (int64_t a = p->arc_ptr[t]; a < p->arc_ptr[t + 1]; a++) {
-        const int64_t at = p->arc_place[a], arc = p->arc_index[a];
-        elim_add(F + at, E + at, x->wf[arc], x->we[arc]);
+        const int64_t at = p->arc_place[a];
+        elim_add(F + at, E + at, x->wf[a], x->we[a]);
     }
     for (int64_t c = p->child_ptr[t]; c < p->child_ptr[t + 1]; c++) {
         const int64_t s = p->child[c], ws = p->super_ptr[s + 1] - p->super_ptr[s];
@@ -275,8 +360,8 @@ ELIM_TARGET static int64_t ELIM_NAME(eliminate)(const elim_plan *p, elim_factors
     for (int64_t k0 = 0; k0 < w; k0 += ELIM_PANEL) {
         const int64_t k1 = k0 + ELIM_PANEL < w ? k0 + ELIM_PANEL : w, c0 = k0 & ~(int64_t)7;
         for (int64_t k = k0; k < k1; k++) {
-            memcpy(uf + k * ld, F + k * ld, ld * sizeof(double));
-            memcpy(ue + k * ld, E + k * ld, ld * sizeof(double));
+            ELIM_NAME(move_row)(ld, F + k * ld, uf + k * ld, 0.0);
+            ELIM_NAME(move_row)(ld, E + k * ld, ue + k * ld, ELIM_ZERO);
         }
         for (int64_t i = k0; i < H; i++)
             for (int64_t k = k0; k < k1; k++) {
@@ -319,61 +404,79 @@ ELIM_TARGET static int64_t ELIM_NAME(eliminate)(const elim_plan *p, elim_factors
                 b[i] = g[i] + ce[k];
         }
         const int64_t from = k1 & ~(int64_t)7;
-        for (int64_t i = k1; i < H; i++) {
-            double bf[ELIM_PANEL], be[ELIM_PANEL];
-            int64_t offset[ELIM_PANEL];
-            int count = 0;
-            for (int64_t k = 0; k < k1 - k0; k++)
-                if (af[k * ld + i] != 0.0) {
-                    bf[count] = af[k * ld + i];
-                    be[count] = ae[k * ld + i];
-                    offset[count++] = (k0 + k) * ld + from;
-                }
-            if (count)
-                ELIM_NAME(add_combination)(ld - from, count, bf, be, offset, uf, ue, F + i * ld + from, E + i * ld + from);
+#define UPDATE(count)                                                                                                  \
+    case count:                                                                                                        \
+        ELIM_NAME(update)(count, H, ld, k1, from, uf + k0 * ld, ue + k0 * ld, af, ae, F, E);                           \
+        break;
+        switch (k1 - k0) {
+            UPDATE(1) UPDATE(2) UPDATE(3) UPDATE(4) UPDATE(5) UPDATE(6) UPDATE(7) UPDATE(8)
         }
+#undef UPDATE
     }
     const int64_t hp = ELIM_PAD(h), size = h * hp + 8;
-    for (int64_t i = 0; i < h; i++) {
-        memmove(update + i * hp, F + (w + i) * ld + w, h * sizeof(double));
-        for (int64_t j = h; j < hp; j++)
-            update[i * hp + j] = 0.0;
-    }
-    for (int64_t i = 0; i < h; i++) {
-        memmove(update + size + i * hp, E + (w + i) * ld + w, h * sizeof(double));
-        for (int64_t j = h; j < hp; j++)
-            update[size + i * hp + j] = ELIM_ZERO;
-    }
+    for (int64_t i = 0; i < h; i++)
+        ELIM_NAME(move_row)(h, F + (w + i) * ld + w, update + i * hp, 0.0);
+    for (int64_t i = 0; i < h; i++)
+        ELIM_NAME(move_row)(h, E + (w + i) * ld + w, update + size + i * hp, ELIM_ZERO);
     return failed;
 }
 
-/* y_k[i] += x . u_k and z_k += a_k[i] x for `count` <= 4 pivots k, x a row of the front */
-ELIM_INLINE ELIM_TARGET void ELIM_NAME(pull_row)(int64_t n, const int count, int64_t ld, const double *xf,
-    const double *xe, const double *uf, const double *ue, const double *af, const double *ae, double *yf, double *ye,
-    double *zf, double *ze)
+/* shares p_ij = a_k[i] x_ij u_k[j] of the front x, rows from `first` on, columns from `from` on, for pivots k < count: their
+   sums over columns and over rows, ordinary numbers */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(shares)(const int count, int64_t H, int64_t ld, int64_t first, int64_t from,
+    const double *uf, const double *ue, const double *af, const double *ae, const double *F, const double *E,
+    double *into, double *out)
 {
-    VEC f[4], e[4], a[4], b[4];
-    for (int k = 0; k < count; k++) {
-        f[k] = SET(0.0);
-        e[k] = SET(ELIM_ZERO);
-        a[k] = SET(af[k * ld]);
-        b[k] = SET(ae[k * ld]);
-    }
-    for (int64_t j = 0; j < n; j += VN) {
-        const VEC r = LOAD(xf + j), s = LOAD(xe + j);
-        for (int k = 0; k < count; k++) {
-            ADD_PRODUCT(f[k], e[k], r, s, LOAD(uf + k * ld + j), LOAD(ue + k * ld + j));
-            VEC g = LOAD(zf + k * ld + j), h = LOAD(ze + k * ld + j);
-            ADD_PRODUCT(g, h, r, s, a[k], b[k]);
-            STORE(zf + k * ld + j, g);
-            STORE(ze + k * ld + j, h);
+    for (int64_t begin = first; begin < H; begin += 64) {
+        const int64_t end = begin + 64 < H ? begin + 64 : H;
+        for (int64_t j = from; j < ld; j += VN) {
+            VEC u[4], v[4], sum[4];
+            for (int k = 0; k < count; k++) {
+                u[k] = LOAD(uf + k * ld + j);
+                v[k] = LOAD(ue + k * ld + j);
+                sum[k] = LOAD(out + k * ld + j);
+            }
+            for (int64_t i = begin; i < end; i++) {
+                const VEC f = LOAD(F + i * ld + j), e = LOAD(E + i * ld + j);
+                for (int k = 0; k < count; k++) {
+                    const VEC d = (v[k] + SET(ae[k * ld + i])) + e;
+                    const VEC q = SCALE((u[k] * SET(af[k * ld + i])) * f, MIN(d, SET(1000.0)));
+                    sum[k] += q;
+                    into[k * ld + i] += ELIM_NAME(add_up)(q);
+                }
+            }
+            for (int k = 0; k < count; k++)
+                STORE(out + k * ld + j, sum[k]);
         }
     }
-    for (int k = 0; k < count; k++) {
-        const elim_number total = ELIM_NAME(sum)(f[k], e[k]);
-        yf[k * ld] = total.f;
-        ye[k * ld] = total.e;
+}
+
+/* y_i += c a_i x_i and their sum */
+ELIM_INLINE ELIM_TARGET double ELIM_NAME(line_shares)(int64_t n, double c, double ce, const double *af,
+    const double *ae, const double *xf, const double *xe, double *y)
+{
+    VEC total = SET(0.0);
+    const VEC f = SET(c), e = SET(ce);
+    for (int64_t i = 0; i < n; i += VN) {
+        const VEC d = (LOAD(ae + i) + e) + LOAD(xe + i);
+        const VEC q = SCALE((LOAD(af + i) * f) * LOAD(xf + i), MIN(d, SET(1000.0)));
+        STORE(y + i, LOAD(y + i) + q);
+        total += q;
     }
+    return ELIM_NAME(add_up)(total);
+}
+
+/* (flow + asked) / weight where the weight is not 0, from place `from` on */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(per_weight)(int64_t n, int64_t from, const double *flow, const double *asked,
+                                                   const double *f, const double *e, double *g, double *h)
+{
+    for (int64_t j = from & ~(int64_t)7; j < n; j += VN) {
+        VEC a, b;
+        ELIM_NAME(ratio)(LOAD(flow + j) + LOAD(asked + j), LOAD(f + j), LOAD(e + j), &a, &b);
+        STORE(g + j, a);
+        STORE(h + j, b);
+    }
+    ELIM_NAME(finish_row)(n, from, g, h);
 }
 
 ELIM_TARGET static void ELIM_NAME(reverse)(const elim_plan *p, const elim_factors *x, const elim_flows *q, int64_t t,
@@ -385,8 +488,9 @@ ELIM_TARGET static void ELIM_NAME(reverse)(const elim_plan *p, const elim_factor
     double *F = front, *E = front + plane;
     const double *uf = x->uf + at, *ue = x->ue + at, *df = x->df + at, *de = x->de + at;
     const double *cf = x->cf + p->super_ptr[t], *ce = x->ce + p->super_ptr[t], *c_flow = q->c + p->super_ptr[t];
-    double *af = scratch, *ae = af + ELIM_PANEL * ld; /* A_k, and derivatives: y_k in D_k, z_k in U_k */
-    double *yf = ae + ELIM_PANEL * ld, *ye = yf + ELIM_PANEL * ld;
+    /* A_k of a panel, shares of its terms by rows and by columns, and derivatives in D_k and U_k */
+    double *af = scratch, *ae = af + ELIM_PANEL * ld, *into = ae + ELIM_PANEL * ld, *out = into + ELIM_PANEL * ld;
+    double *yf = out + ELIM_PANEL * ld, *ye = yf + ELIM_PANEL * ld;
     double *zf = ye + ELIM_PANEL * ld, *ze = zf + ELIM_PANEL * ld;
     double sf[ELIM_PANEL], se[ELIM_PANEL]; /* derivatives in the loops */
 
@@ -395,6 +499,32 @@ ELIM_TARGET static void ELIM_NAME(reverse)(const elim_plan *p, const elim_factor
         const int64_t up = p->super_parent[t], Hp = p->row_ptr[up + 1] - p->row_ptr[up], ldp = ELIM_PAD(Hp);
         const int32_t *rel = p->relative + p->row_ptr[t];
         const double *PF = parent_front, *PE = parent_front + Hp * ldp + 8;
+#if ELIM_BITS == 512
+        if (rel[H - 1] < 8 * 64) {
+            uint8_t masks[64];
+            int blocks = 0, places[64], counts[64];
+            for (int64_t j = w; j < H;) {
+                const int64_t block = rel[j] >> 3;
+                unsigned mask = 0;
+                const int64_t start = j;
+                places[blocks] = (int)(8 * block);
+                for (; j < H && rel[j] >> 3 == block; j++)
+                    mask |= 1u << (rel[j] & 7);
+                counts[blocks] = (int)(j - start);
+                masks[blocks++] = (uint8_t)mask;
+            }
+            for (int64_t i = w; i < H; i++) {
+                const double *f = PF + rel[i] * ldp, *e = PE + rel[i] * ldp;
+                int64_t j = i * ld + w;
+                for (int b = 0; b < blocks; b++) {
+                    const __mmask8 n = UNTIL(counts[b]);
+                    _mm512_mask_storeu_pd(F + j, n, _mm512_maskz_compress_pd(masks[b], LOAD(f + places[b])));
+                    _mm512_mask_storeu_pd(E + j, n, _mm512_maskz_compress_pd(masks[b], LOAD(e + places[b])));
+                    j += counts[b];
+                }
+            }
+        } else
+#endif
         for (int64_t i = w; i < H; i++) {
             const int64_t row = rel[i] * ldp;
             for (int64_t j = w; j < H; j++)
@@ -413,57 +543,45 @@ ELIM_TARGET static void ELIM_NAME(reverse)(const elim_plan *p, const elim_factor
                 af[k * ld + i] = d[i] * cf[k0 + k];
             for (int64_t i = c0; i < ld; i++)
                 ae[k * ld + i] = g[i] + ce[k0 + k];
-            ELIM_NAME(fill)(ld, yf + k * ld, ye + k * ld);
-            ELIM_NAME(fill)(ld, zf + k * ld, ze + k * ld);
+            for (int64_t i = c0; i < ld; i++)
+                into[k * ld + i] = 0.0;
+            for (int64_t i = c0; i < ld; i++)
+                out[k * ld + i] = 0.0;
         }
         for (int64_t k = 0; k < K; k += 4) {
-            const int64_t u = (k0 + k) * ld + from, z = k * ld + from;
-#define PULL(count)                                                                                                    \
-    for (int64_t i = k1; i < H; i++)                                                                                   \
-        ELIM_NAME(pull_row)(ld - from, count, ld, F + i * ld + from, E + i * ld + from, uf + u, ue + u,                \
-                            af + k * ld + i, ae + k * ld + i, yf + k * ld + i, ye + k * ld + i, zf + z, ze + z);
+            const int64_t u = (k0 + k) * ld, z = k * ld;
+#define SHARES(count) ELIM_NAME(shares)(count, H, ld, k1, from, uf + u, ue + u, af + z, ae + z, F, E, into + z, out + z)
             switch (K - k) {
-            case 1: PULL(1) break;
-            case 2: PULL(2) break;
-            case 3: PULL(3) break;
-            default: PULL(4)
+            case 1: SHARES(1); break;
+            case 2: SHARES(2); break;
+            case 3: SHARES(3); break;
+            default: SHARES(4);
             }
-#undef PULL
+#undef SHARES
         }
         for (int64_t k = K - 1; k >= 0; k--) {
-            double *y = yf + k * ld, *yx = ye + k * ld, *z = zf + k * ld, *zx = ze + k * ld;
+            double *r = into + k * ld, *c = out + k * ld, total = c_flow[k0 + k];
             const double *a = af + k * ld, *b = ae + k * ld, *u = uf + (k0 + k) * ld, *v = ue + (k0 + k) * ld;
-            const int64_t n = ld - c0;
             for (int64_t l = k + 1; l < K; l++) {
                 /* row and column k0 + l: their parts past the diagonal, and the loop */
                 const int64_t i = k0 + l;
-                const double *L = yf + l * ld, *M = ye + l * ld, *N = zf + l * ld, *O = ze + l * ld;
-                ELIM_NAME(add_scaled)(n, u[i], v[i], L + c0, M + c0, y + c0, yx + c0);
-                ELIM_NAME(add_scaled)(n, a[i], b[i], N + c0, O + c0, z + c0, zx + c0);
-                elim_number total = ELIM_NAME(dot_all)(n, N + c0, O + c0, u + c0, v + c0);
-                elim_add(&total.f, &total.e, sf[l] * u[i], se[l] + v[i]);
-                elim_add(y + i, yx + i, total.f, total.e);
-                total = ELIM_NAME(dot_all)(n, L + c0, M + c0, a + c0, b + c0);
-                elim_add(&total.f, &total.e, sf[l] * a[i], se[l] + b[i]);
-                elim_add(z + i, zx + i, total.f, total.e);
+                const double loop = elim_plain(a[i] * sf[l] * u[i], b[i] + se[l] + v[i]);
+                c[i] += loop + ELIM_NAME(line_shares)(ld - c0, u[i], v[i], a + c0, b + c0, yf + l * ld + c0,
+                                                      ye + l * ld + c0, r + c0);
+                r[i] += loop + ELIM_NAME(line_shares)(ld - c0, a[i], b[i], u + c0, v + c0, zf + l * ld + c0,
+                                                      ze + l * ld + c0, c + c0);
             }
-            elim_number loop = ELIM_NAME(dot_all)(n, a + c0, b + c0, y + c0, yx + c0);
-            elim_add(&loop.f, &loop.e, c_flow[k0 + k], 0.0);
-            sf[k] = loop.f * cf[k0 + k];
-            se[k] = loop.e + ce[k0 + k];
+            VEC all = SET(0.0);
+            for (int64_t i = c0; i < ld; i += VN)
+                all += LOAD(r + i);
+            total += ELIM_NAME(add_up)(all);
+            /* C = 1 / (1 - S): d log C = C dS */
+            sf[k] = total * cf[k0 + k];
+            se[k] = ce[k0 + k];
             elim_normal(sf + k, se + k);
-            const double *d = df + (k0 + k) * ld, *g = de + (k0 + k) * ld;
-            const double *qu = q->u + at + (k0 + k) * ld, *qd = q->d + at + (k0 + k) * ld;
-            for (int64_t j = k0 + k + 1; j < H; j++) {
-                y[j] *= cf[k0 + k];
-                yx[j] += ce[k0 + k];
-                if (d[j] != 0.0)
-                    elim_add(y + j, yx + j, qd[j] / d[j], -g[j]);
-                if (u[j] != 0.0)
-                    elim_add(z + j, zx + j, qu[j] / u[j], -v[j]);
-            }
-            ELIM_NAME(finish_row)(ld, k0 + k + 1, y, yx);
-            ELIM_NAME(finish_row)(ld, k0 + k + 1, z, zx);
+            const int64_t row = (k0 + k) * ld;
+            ELIM_NAME(per_weight)(ld, k0 + k + 1, r, q->d + at + row, df + row, de + row, yf + k * ld, ye + k * ld);
+            ELIM_NAME(per_weight)(ld, k0 + k + 1, c, q->u + at + row, u, v, zf + k * ld, ze + k * ld);
         }
         for (int64_t k = 0; k < K; k++) {
             const int64_t r = k0 + k;
@@ -479,8 +597,8 @@ ELIM_TARGET static void ELIM_NAME(reverse)(const elim_plan *p, const elim_factor
         k1 = k0;
     }
     for (int64_t a = p->arc_ptr[t]; a < p->arc_ptr[t + 1]; a++) {
-        const int64_t arc = p->arc_index[a], place = p->arc_place[a];
-        arc_flow[arc] = x->wf[arc] == 0.0 ? 0.0 : elim_plain(F[place] * x->wf[arc], E[place] + x->we[arc]);
+        const int64_t at = p->arc_place[a];
+        arc_flow[p->arc_index[a]] = x->wf[a] == 0.0 ? 0.0 : elim_plain(F[at] * x->wf[a], E[at] + x->we[a]);
     }
 }
 
@@ -573,8 +691,8 @@ ELIM_TARGET static void ELIM_NAME(climb)(const elim_plan *p, const elim_factors 
     }
 }
 
-/* back down: seeds are derivatives in what `climb` left in the paths; flow and close_flow collect log derivatives in U or D
-   and in C. `visited` has room for all supernodes that a path can pass */
+/* back down: a seed is the share of the pairs' weights that turns at a state; flow and close_flow collect the shares that
+   pass U or D, and C. `visited` has room for all supernodes that a path can pass */
 ELIM_TARGET static void ELIM_NAME(descend)(const elim_plan *p, const elim_factors *x, int side, int n_lanes,
                                            const int32_t *start, double *work, double *const *path,
                                            double *const *seed, double *flow, double *close_flow,
@@ -600,17 +718,15 @@ ELIM_TARGET static void ELIM_NAME(descend)(const elim_plan *p, const elim_factor
         const double *f = (side ? x->df : x->uf) + p->panel_ptr[t], *e = (side ? x->de : x->ue) + p->panel_ptr[t];
         double *sum = flow + p->panel_ptr[t];
         for (int64_t k = w - 1; k >= 0; k--) {
-            double values[16], seeds[16];
+            double values[16], seeds[8] = {0};
             ELIM_NAME(fill)(8, values, values + 8);
-            ELIM_NAME(fill)(8, seeds, seeds + 8);
             for (int l = 0; l < n_lanes; l++)
                 if (mask >> l & 1) {
                     values[l] = path[l][at + k];
                     values[8 + l] = path[l][length[l] + at + k];
                     seeds[l] = seed[l][at + k];
-                    seeds[8 + l] = seed[l][length[l] + at + k];
                 }
-            VEC xf[ELIM_LANES / VN], xe[ELIM_LANES / VN], yf[ELIM_LANES / VN], ye[ELIM_LANES / VN];
+            VEC xf[ELIM_LANES / VN], xe[ELIM_LANES / VN], y[ELIM_LANES / VN];
             const VEC cf = SET(x->cf[first + k]), ce = SET(x->ce[first + k]);
             LANES_LOOP {
                 xf[v] = LOAD(values + v * VN);
@@ -619,8 +735,7 @@ ELIM_TARGET static void ELIM_NAME(descend)(const elim_plan *p, const elim_factor
                     xf[v] *= cf;
                     xe[v] += ce;
                 }
-                yf[v] = side ? SET(0.0) : LOAD(seeds + v * VN);
-                ye[v] = side ? SET(ELIM_ZERO) : LOAD(seeds + 8 + v * VN);
+                y[v] = SET(0.0);
             }
             for (int64_t j = k + 1; j < H; j++) {
                 if (f[k * ld + j] == 0.0)
@@ -629,24 +744,28 @@ ELIM_TARGET static void ELIM_NAME(descend)(const elim_plan *p, const elim_factor
                 const double *z = work + 16 * (int64_t)rows[j];
                 VEC share = SET(0.0);
                 LANES_LOOP {
-                    const VEC pf = a * LOAD(z + v * VN), pe = b + LOAD(z + 8 + v * VN), m = MAX(pe, ye[v]);
-                    yf[v] = SCALE(yf[v], ye[v] - m) + SCALE(pf, pe - m);
-                    ye[v] = m;
-                    share += SCALE(xf[v] * pf, MIN(xe[v] + pe, SET(1000.0)));
+                    const VEC d = (b + LOAD(z + 8 + v * VN)) + xe[v];
+                    const VEC p = SCALE((a * LOAD(z + v * VN)) * xf[v], MIN(d, SET(1000.0)));
+                    y[v] += p;
+                    share += p;
                 }
                 sum[k * ld + j] += ELIM_NAME(add_up)(share);
             }
+            /* the derivative in a_k or b_k is the share that passes k, divided by it */
             VEC share = SET(0.0);
             double *here = work + 16 * (first + k);
             LANES_LOOP {
-                share += SCALE(xf[v] * yf[v], MIN(xe[v] + ye[v], SET(1000.0)));
-                yf[v] *= cf;
-                ye[v] += ce;
-                if (side)
-                    ADD_PRODUCT(yf[v], ye[v], SET(1.0), SET(0.0), LOAD(seeds + v * VN), LOAD(seeds + 8 + v * VN));
-                ELIM_NAME(normal)(yf + v, ye + v);
-                STORE(here + v * VN, yf[v]);
-                STORE(here + 8 + v * VN, ye[v]);
+                const VEC passing = y[v] + LOAD(seeds + v * VN);
+                share += side ? y[v] : passing;
+                VEC yf, ye;
+                ELIM_NAME(ratio)(passing, LOAD(values + v * VN), LOAD(values + 8 + v * VN), &yf, &ye);
+                if (!side) {
+                    yf *= cf;
+                    ye += ce;
+                }
+                ELIM_NAME(normal)(&yf, &ye);
+                STORE(here + v * VN, yf);
+                STORE(here + 8 + v * VN, ye);
             }
             close_flow[first + k] += ELIM_NAME(add_up)(share);
         }
@@ -687,7 +806,7 @@ ELIM_TARGET static void ELIM_NAME(spread)(const elim_plan *p, const elim_factors
 
 static const elim_kernels ELIM_NAME(kernels) = {
     ELIM_NAME(exp_all), ELIM_NAME(eliminate), ELIM_NAME(reverse), ELIM_NAME(climb), ELIM_NAME(descend),
-    ELIM_NAME(dot), ELIM_NAME(axpy), ELIM_NAME(spread),
+    ELIM_NAME(dot), ELIM_NAME(add_shares), ELIM_NAME(spread),
 };
 
 #undef VEC
