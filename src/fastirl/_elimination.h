@@ -36,6 +36,9 @@
 #define ELIM_PAD(n) (((n) + 7) & ~(int64_t)7)
 /* columns eliminated before the rest of the front is updated */
 #define ELIM_PANEL 8
+#define ELIM_PLANES 8
+/* a pivot 1 - S below this is lost in rounding */
+#define ELIM_LEAST 1e-14
 
 typedef struct {
     double f, e;
@@ -68,8 +71,17 @@ typedef struct {
 /* derivatives of a weighted sum of log G in the logarithms of U, D, C, by what queries do with them */
 typedef struct {
     double *u, *d;                /* panels */
-    double *c;                    /* (n) */
+    double *c[2];                 /* (n) by origins, by destinations */
+    uint8_t *touched[2];          /* (n_super) where these are not all 0; `reverse` reads, and leaves all 0 */
 } elim_flows;
+
+/* derivatives of each number f 2^e in a few directions, f' 2^e, in planes */
+typedef struct {
+    int64_t n_planes;             /* at most ELIM_PLANES */
+    double *w;                    /* (n_planes, m) in the order of arc_index */
+    double *u, *d;                /* (n_planes, panels) */
+    double *c;                    /* (n_planes, n) */
+} elim_tangents;
 
 typedef struct {
     /* (f, e) of exp(x[index]), n numbers; -inf gives zero */
@@ -78,14 +90,18 @@ typedef struct {
        pad(h) entries, is moved to `update`, which may begin where the front does. Returns the number of failed pivots */
     int64_t (*eliminate)(const elim_plan *p, elim_factors *x, int64_t t, double *const *child_update, double *front,
                          double *scratch, double *update);
+    int64_t (*eliminate_tangents)(const elim_plan *p, elim_factors *x, elim_tangents *y, int64_t t,
+                                  double *const *child_update, double *front, double *scratch, double *update);
     /* the front of t of derivatives in linear weights, from its parent's; the arcs' log derivatives */
-    void (*reverse)(const elim_plan *p, const elim_factors *x, const elim_flows *q, int64_t t, const double *parent_front,
+    void (*reverse)(const elim_plan *p, const elim_factors *x, elim_flows *q, int64_t t, const double *parent_front,
                     double *front, double *scratch, double *arc_flow);
     void (*climb)(const elim_plan *p, const elim_factors *x, int side, int n_lanes, const int32_t *start, double *work,
                   double *const *path, int keep);
+    void (*climb_tangents)(const elim_plan *p, const elim_factors *x, const elim_tangents *y, int side, int n_lanes,
+                           const int32_t *start, double *work, double *slopes, double *const *path,
+                           double *const *path_slopes);
     void (*descend)(const elim_plan *p, const elim_factors *x, int side, int n_lanes, const int32_t *start, double *work,
-                    double *const *path, double *const *seed, double *flow, double *close_flow,
-                    int32_t *visited, uint8_t *masks);
+                    double *const *path, double *const *seed, elim_flows *flows, int32_t *visited, uint8_t *masks);
     /* sum of a b over n numbers */
     elim_number (*dot)(int64_t n, const double *af, const double *ae, const double *bf, const double *be);
     void (*add_shares)(int64_t n, double cf, double ce, const double *af, const double *ae, const double *bf,
@@ -113,19 +129,36 @@ ELIM_INLINE double elim_plain(double f, double e)
     return elim_scale(f, e < 1000.0 ? e : 1000.0);
 }
 
-ELIM_INLINE void elim_normal(double *f, double *e)
+/* f in [1, 2), or zero; what f was multiplied by */
+ELIM_INLINE double elim_normal(double *f, double *e)
 {
-    elim_bits x;
+    elim_bits x, scale;
     x.number = *f;
     const int64_t k = (int64_t)(x.bits >> 52 & 0x7ff);
     if (k == 0) {
         *f = 0.0;
         *e = ELIM_ZERO;
-        return;
+        return 0.0;
     }
     x.bits -= (uint64_t)(k - 1023) << 52;
+    scale.bits = (uint64_t)(2046 - k) << 52;
     *f = x.number;
     *e += (double)(k - 1023);
+    return scale.number;
+}
+
+/* C = 1 / (1 - S); 1 and C = 0, which takes the state off the graph, where the loops sum to infinity */
+ELIM_INLINE int64_t elim_close(double loops, double *f, double *e)
+{
+    if (1.0 - loops >= ELIM_LEAST) {
+        *f = 1.0 / (1.0 - loops);
+        *e = 0.0;
+        elim_normal(f, e);
+        return 0;
+    }
+    *f = 0.0;
+    *e = ELIM_ZERO;
+    return 1;
 }
 
 ELIM_INLINE void elim_add(double *f, double *e, double g, double h)
@@ -133,6 +166,16 @@ ELIM_INLINE void elim_add(double *f, double *e, double g, double h)
     const double m = h > *e ? h : *e;
     *f = elim_scale(*f, *e - m) + elim_scale(g, h - m);
     *e = m;
+}
+
+ELIM_INLINE void elim_add_tangents(double *f, double *e, double *slope, int64_t plane, double g, double h,
+                                   const double *other, int64_t other_plane, int planes)
+{
+    const double m = h > *e ? h : *e, s = elim_scale(1.0, *e - m), r = elim_scale(1.0, h - m);
+    *f = *f * s + g * r;
+    *e = m;
+    for (int q = 0; q < planes; q++)
+        slope[q * plane] = slope[q * plane] * s + other[q * other_plane] * r;
 }
 
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(_WIN32)
@@ -185,7 +228,8 @@ typedef struct {
     const elim_plan *plan;
     const elim_kernels *kernels;
     elim_factors *factors;
-    const elim_flows *flows;
+    elim_tangents *tangents;        /* or NULL */
+    elim_flows *flows;
     double *arc_flow;
     int64_t n_tasks;
     const int32_t *begin, *end;     /* (n_tasks) supernodes */
@@ -235,16 +279,17 @@ ELIM_INLINE void elim_wait(void)
 }
 #endif
 
-ELIM_INLINE int64_t elim_front_size(const elim_plan *p, int64_t t)
+/* doubles of a front and of an update, with so many planes */
+ELIM_INLINE int64_t elim_front_size(const elim_plan *p, int64_t t, int64_t planes)
 {
     const int64_t H = p->row_ptr[t + 1] - p->row_ptr[t];
-    return 2 * (H * ELIM_PAD(H) + 8);
+    return planes * (H * ELIM_PAD(H) + 8);
 }
 
-ELIM_INLINE int64_t elim_update_size(const elim_plan *p, int64_t t)
+ELIM_INLINE int64_t elim_update_size(const elim_plan *p, int64_t t, int64_t planes)
 {
     const int64_t h = p->row_ptr[t + 1] - p->row_ptr[t] - (p->super_ptr[t + 1] - p->super_ptr[t]);
-    return h ? 2 * (h * ELIM_PAD(h) + 8) : 0;
+    return h ? planes * (h * ELIM_PAD(h) + 8) : 0;
 }
 
 /* room on the stack for the supernodes begin … end − 1: what `elim_up` and `elim_down` use of it */
@@ -254,16 +299,16 @@ static void elim_room(const elim_plan *p, int64_t begin, int64_t end, int64_t *s
     *up = *down = 0;
     for (int64_t t = begin; t < end; t++) {
         int64_t n = p->child_ptr[t + 1] - p->child_ptr[t];
-        const int64_t use = top + elim_front_size(p, t);
+        const int64_t use = top + elim_front_size(p, t, 1);
         *up = use > *up ? use : *up;
         if (end - begin > 1)
             while (n-- > 0)
                 top -= stack[--count];
-        top += stack[count++] = elim_update_size(p, t);
+        top += stack[count++] = elim_update_size(p, t, 1);
     }
     for (int64_t t = end - 1; t >= begin; t--) {
         const int64_t base = t == end - 1 ? 0 : stack[p->super_parent[t] - begin];
-        stack[t - begin] = base + elim_front_size(p, t);
+        stack[t - begin] = base + elim_front_size(p, t, 1);
         *down = stack[t - begin] > *down ? stack[t - begin] : *down;
     }
 }
@@ -272,10 +317,11 @@ static int elim_up(elim_run *r, int64_t task, double *stack, double *scratch, do
 {
     const elim_plan *p = r->plan;
     const int64_t begin = r->begin[task], end = r->end[task];
+    const int64_t planes = r->tangents ? 2 + r->tangents->n_planes : 2;
     int64_t count = 0;
     double *top = stack;
     for (int64_t t = begin; t < end; t++) {
-        const int64_t n = p->child_ptr[t + 1] - p->child_ptr[t], size = elim_update_size(p, t);
+        const int64_t n = p->child_ptr[t + 1] - p->child_ptr[t], size = elim_update_size(p, t, planes);
         double **children = pointers + count - n, *update;
         if (end - begin == 1) {
             children = pointers;
@@ -291,7 +337,10 @@ static int elim_up(elim_run *r, int64_t task, double *stack, double *scratch, do
             if (!update)
                 return 1;
         }
-        *failed += r->kernels->eliminate(p, r->factors, t, children, top, scratch, update);
+        if (r->tangents)
+            *failed += r->kernels->eliminate_tangents(p, r->factors, r->tangents, t, children, top, scratch, update);
+        else
+            *failed += r->kernels->eliminate(p, r->factors, t, children, top, scratch, update);
         if (end - begin == 1) {
             for (int64_t c = 0; c < n; c++) {
                 const int64_t s = p->child[p->child_ptr[t] + c];
@@ -314,11 +363,11 @@ static int elim_down(elim_run *r, int64_t task, double *stack, double *scratch, 
         const int32_t up = p->super_parent[t];
         double *front;
         if (end - begin == 1) {
-            front = r->kept[t] = (double *)malloc((size_t)elim_front_size(p, t) * sizeof(double));
+            front = r->kept[t] = (double *)malloc((size_t)elim_front_size(p, t, 2) * sizeof(double));
             if (!front)
                 return 1;
         } else {
-            front = t == end - 1 ? stack : pointers[up - begin] + elim_front_size(p, up);
+            front = t == end - 1 ? stack : pointers[up - begin] + elim_front_size(p, up, 2);
             pointers[t - begin] = front;
         }
         const double *parent = up < 0 ? NULL : t == end - 1 ? r->kept[up] : pointers[up - begin];
@@ -327,13 +376,10 @@ static int elim_down(elim_run *r, int64_t task, double *stack, double *scratch, 
     return 0;
 }
 
-/* what each thread does until all tasks are done, stopped, or out of memory */
-static void elim_worker(elim_run *r, int64_t room, int64_t n_pointers)
+/* what each thread does until all tasks are done, stopped, or out of memory; with room of its own */
+static void elim_worker(elim_run *r, double *stack, double *scratch, double **pointers)
 {
-    double *stack = (double *)malloc((size_t)(room + 8) * sizeof(double));
-    double *scratch = (double *)malloc((size_t)(r->n_scratch + 8) * sizeof(double));
-    double **pointers = (double **)malloc((size_t)(n_pointers + 1) * sizeof(double *));
-    int broken = !stack || !scratch || !pointers;
+    int broken = 0;
     for (;;) {
         int64_t task = -1, failed = 0;
         int over;
@@ -377,9 +423,6 @@ static void elim_worker(elim_run *r, int64_t room, int64_t n_pointers)
         }
         elim_unlock(r);
     }
-    free(stack);
-    free(scratch);
-    free(pointers);
 }
 
 #endif

@@ -15,6 +15,8 @@ cdef extern from "_elimination.h" nogil:
     const double ELIM_ZERO
     const int ELIM_LANES
     const int ELIM_PANEL
+    const int ELIM_PLANES
+    const double ELIM_LEAST
     const int ELIM_THREADS
     int64_t ELIM_PAD(int64_t n)
 
@@ -50,16 +52,26 @@ cdef extern from "_elimination.h" nogil:
     ctypedef struct elim_flows:
         double *u
         double *d
+        double *c[2]
+        uint8_t *touched[2]
+
+    ctypedef struct elim_tangents:
+        int64_t n_planes
+        double *w
+        double *u
+        double *d
         double *c
 
     ctypedef struct elim_kernels:
         void (*exp_all)(int64_t, const int64_t *, const double *, double *, double *) noexcept nogil
         int64_t (*eliminate)(const elim_plan *, elim_factors *, int64_t, double **, double *, double *, double *) noexcept nogil
-        void (*reverse)(const elim_plan *, const elim_factors *, const elim_flows *, int64_t, const double *, double *,
+        void (*reverse)(const elim_plan *, const elim_factors *, elim_flows *, int64_t, const double *, double *,
                         double *, double *) noexcept nogil
         void (*climb)(const elim_plan *, const elim_factors *, int, int, const int32_t *, double *, double **, int) noexcept nogil
+        void (*climb_tangents)(const elim_plan *, const elim_factors *, const elim_tangents *, int, int, const int32_t *,
+                               double *, double *, double **, double **) noexcept nogil
         void (*descend)(const elim_plan *, const elim_factors *, int, int, const int32_t *, double *, double **, double **,
-                        double *, double *, int32_t *, uint8_t *) noexcept nogil
+                        elim_flows *, int32_t *, uint8_t *) noexcept nogil
         elim_number (*dot)(int64_t, const double *, const double *, const double *, const double *) noexcept nogil
         void (*add_shares)(int64_t, double, double, const double *, const double *, const double *, const double *,
                            double *) noexcept nogil
@@ -69,7 +81,8 @@ cdef extern from "_elimination.h" nogil:
         const elim_plan *plan
         const elim_kernels *kernels
         elim_factors *factors
-        const elim_flows *flows
+        elim_tangents *tangents
+        elim_flows *flows
         double *arc_flow
         int64_t n_tasks
         const int32_t *begin
@@ -89,14 +102,15 @@ cdef extern from "_elimination.h" nogil:
 
     const elim_kernels *elim_find(int bits)
     void elim_room(const elim_plan *, int64_t, int64_t, int64_t *, int64_t *, int64_t *)
-    void elim_worker(elim_run *, int64_t room, int64_t n_pointers)
+    void elim_worker(elim_run *, double *stack, double *scratch, double **pointers)
     double elim_plain(double f, double e)
-    void elim_normal(double *f, double *e)
+    double elim_normal(double *f, double *e)
     void elim_add(double *f, double *e, double g, double h)
 
 ZERO = ELIM_ZERO
+PLANES = ELIM_PLANES
+LEAST = ELIM_LEAST
 THREADS = bool(ELIM_THREADS)
-cdef double LOG_2 = 0.6931471805599453
 
 
 def widths():
@@ -172,7 +186,7 @@ cdef class Plan:
             self.n_pointers = max(self.n_pointers, self.end[t] - self.begin[t])
         self.n_pointers = max(self.n_pointers, int(np.diff(child_ptr).max(initial=0)))
         height = int(np.diff(row_ptr).max(initial=0))
-        self.n_scratch = 8 * ELIM_PANEL * ELIM_PAD(height) + 64
+        self.n_scratch = max(8 * ELIM_PANEL, 2 + ELIM_PLANES) * ELIM_PAD(height) + 64
 
     def _schedule(self, tasks, parent):
         """Subtrees, and each supernode above them, as tasks in the order of their last supernode."""
@@ -229,6 +243,24 @@ cdef class Factors:
         self.x.df, self.x.de = _double(self.arrays["df"]), _double(self.arrays["de"])
         self.x.cf, self.x.ce = _double(self.arrays["cf"]), _double(self.arrays["ce"])
 
+    def largest_closure(self):
+        """max C_k: the inverse of the smallest pivot 1 − S_k that did not fail; 1 where there is none."""
+        cdef int64_t k
+        cdef double found = 1.0, here
+        for k in range(self.plan.n):
+            here = elim_plain(self.x.cf[k], self.x.ce[k])
+            found = here if here > found else found
+        return found
+
+    def failed_ranks(self):
+        """Ranks whose loops sum to infinity."""
+        return np.flatnonzero(self.arrays["cf"] == 0.0)
+
+    def copy_weights(self, Factors other):
+        """Arc weights of another's."""
+        for name in ("wf", "we"):
+            self.arrays[name][:] = other.arrays[name]
+
     def weigh(self, const double[::1] utility):
         """Arc weights exp(utility)."""
         cdef int64_t m = utility.shape[0]
@@ -239,12 +271,75 @@ cdef class Factors:
                 self.plan.kernels.exp_all(m, self.plan.plan.arc_index, &utility[0], self.x.wf, self.x.we)
 
 
+cdef class Flows:
+    """What half paths ask of the reverse pass: all 0 before `descend`, and again after the `TreeRun` down the tree."""
+
+    cdef elim_flows q
+    cdef readonly object arrays
+
+    def __init__(self, Plan plan):
+        cdef uint8_t[::1] touched
+        cdef int side
+        self.arrays = [np.zeros(plan.n_panel), np.zeros(plan.n_panel), np.zeros(plan.n), np.zeros(plan.n),
+                       np.zeros(plan.n_super, np.uint8), np.zeros(plan.n_super, np.uint8)]
+        self.q.u, self.q.d = _double(self.arrays[0]), _double(self.arrays[1])
+        for side in range(2):
+            self.q.c[side] = _double(self.arrays[2 + side])
+            touched = self.arrays[4 + side]
+            self.q.touched[side] = &touched[0] if plan.n_super else NULL
+
+
+cdef class Tangents:
+    """Derivatives of weights, panels and closed loops in at most PLANES directions; a `TreeRun` fills them."""
+
+    cdef readonly Factors factors
+    cdef elim_tangents y
+    cdef readonly object arrays
+
+    def __init__(self, Factors factors, const double[:, ::1] directions):
+        cdef Plan plan = factors.plan
+        cdef int64_t planes = directions.shape[1], q, a
+        cdef double[:, ::1] w
+        if not 1 <= planes <= ELIM_PLANES or directions.shape[0] != plan.n_arcs:
+            raise ValueError(f"directions must be ({plan.n_arcs}, 1 to {ELIM_PLANES})")
+        self.factors = factors
+        self.arrays = {
+            "w": np.empty((planes, plan.n_arcs)), "u": np.empty((planes, plan.n_panel)),
+            "d": np.empty((planes, plan.n_panel)), "c": np.empty((planes, plan.n)),
+        }
+        w = self.arrays["w"]
+        with nogil:
+            for q in range(planes):
+                for a in range(plan.n_arcs):
+                    w[q, a] = factors.x.wf[a] * directions[plan.plan.arc_index[a], q]
+        self.y.n_planes = planes
+        self.y.w, self.y.u = _double(self.arrays["w"].reshape(-1)), _double(self.arrays["u"].reshape(-1))
+        self.y.d, self.y.c = _double(self.arrays["d"].reshape(-1)), _double(self.arrays["c"].reshape(-1))
+
+
+cdef class Room:
+    """Memory of one worker, kept between runs: pages fetched afresh cost as much as the work on them."""
+
+    cdef double *stack
+    cdef double *scratch
+    cdef double **pointers
+    cdef object kept
+
+    def __cinit__(self):
+        self.stack = NULL
+
+    cdef extend(self, int64_t size, Plan plan):
+        if self.stack == NULL or self.kept[0].size < size + 8:
+            self.kept = np.empty(size + 8), np.empty(plan.n_scratch + 8), np.empty(plan.n_pointers + 1, np.intp)
+            self.stack, self.scratch = _double(self.kept[0]), _double(self.kept[1])
+            self.pointers = <double **><size_t>self.kept[2].ctypes.data
+
+
 cdef class TreeRun:
     """One pass over the tree, up (numeric phase) or down (reverse pass): `work` is called by each thread."""
 
     cdef elim_run run
     cdef readonly Factors factors
-    cdef elim_flows flows
     cdef object kept
     cdef int64_t room
     cdef double **pointers
@@ -252,7 +347,7 @@ cdef class TreeRun:
     def __cinit__(self):
         self.pointers = NULL
 
-    def __init__(self, Factors factors, int[::1] stop, flows=None, double[::1] arc_flow=None):
+    def __init__(self, Factors factors, int[::1] stop, Flows flows=None, double[::1] arc_flow=None, Tangents tangents=None):
         cdef Plan plan = factors.plan
         cdef int64_t n_tasks = plan.begin.shape[0], k
         self.factors = factors
@@ -264,7 +359,8 @@ cdef class TreeRun:
         # the last is taken first
         ready[:first.size] = first if flows is not None else first[::-1]
         left = waiting.copy()
-        self.kept = (waiting, ready, left, stop, flows, arc_flow)
+        self.kept = (waiting, ready, left, stop, flows, arc_flow, tangents)
+        self.run.tangents = NULL if tangents is None else &tangents.y
         self.pointers = <double **>malloc((plan.n_super + 1) * sizeof(double *))
         if self.pointers == NULL:
             raise MemoryError
@@ -282,14 +378,12 @@ cdef class TreeRun:
         self.run.n_ready, self.run.n_done, self.run.failed = first.size, 0, 0
         self.run.lock, self.run.broken = 0, 0
         self.run.stop = &stop[0]
-        self.room = plan.room_up
+        self.room = plan.room_up * (2 if tangents is None else 2 + tangents.y.n_planes)
         self.run.down = flows is not None
         if flows is not None:
-            u, d, c = flows
-            self.flows.u, self.flows.d, self.flows.c = _double(u), _double(d), _double(c)
-            self.run.flows = &self.flows
+            self.run.flows = &flows.q
             self.run.arc_flow = &arc_flow[0] if arc_flow.shape[0] else NULL
-            self.room = plan.room_down
+            self.room = plan.room_down * 2
 
     def __dealloc__(self):
         cdef int64_t k
@@ -298,10 +392,11 @@ cdef class TreeRun:
                 free(self.pointers[k])
             free(self.pointers)
 
-    def work(self):
-        """Take tasks until all are done."""
+    def work(self, Room room):
+        """Take tasks until all are done; each thread has a room of its own."""
+        room.extend(self.room, self.factors.plan)
         with nogil:
-            elim_worker(&self.run, self.room, self.factors.plan.n_pointers)
+            elim_worker(&self.run, room.stack, room.scratch, room.pointers)
         if self.run.broken:
             raise MemoryError("the elimination needs more memory than there is")
 
@@ -388,20 +483,20 @@ def pair_sums(Factors factors, const int32_t[::1] a, const int32_t[::1] b, const
             total[q, 0], total[q, 1] = found.f, found.e
 
 
-def logs(const double[:, ::1] numbers):
-    """Natural logarithms of (., 2) numbers f 2^e."""
-    result = np.empty(numbers.shape[0])
+def log_ratios(const double[:, ::1] above, const double[:, ::1] below):
+    """Natural logarithms of ratios of (., 2) numbers f 2^e; −inf where the upper one is 0."""
+    result = np.empty(above.shape[0])
     cdef double[::1] out = result
     cdef int64_t q
-    for q in range(numbers.shape[0]):
-        out[q] = log_of(numbers[q, 0], numbers[q, 1])
+    for q in range(above.shape[0]):
+        out[q] = log_of(above[q, 0] / below[q, 0], above[q, 1] - below[q, 1])
     return result
 
 
 def descend(Factors factors, int side, const int32_t[::1] start, const int64_t[::1] ptr, const double[::1] store,
             const int64_t[::1] pair_ptr, const int64_t[::1] pair, const int32_t[::1] other, const int64_t[::1] shared,
             const int64_t[::1] other_ptr, const double[::1] other_store, const double[:, ::1] coefficient, int64_t first,
-            int64_t last, double[::1] work, double[::1] flow, double[::1] close_flow, const int[::1] stop):
+            int64_t last, double[::1] work, Flows flows, const int[::1] stop):
     """Derivatives of Σ coefficient G: back down the half paths first … last − 1.
 
     pair[pair_ptr[k]:pair_ptr[k + 1]] are the pairs of half path k; other[q] is the half path at the pair's other end.
@@ -434,8 +529,67 @@ def descend(Factors factors, int side, const int32_t[::1] start, const int64_t[:
                     plan.kernels.add_shares(
                         shared[q], coefficient[q, 0], coefficient[q, 1], path[l], path[l] + half, y,
                         y + (other_ptr[other[q] + 1] - other_ptr[other[q]]) // 2, seed[l])
-            plan.kernels.descend(&plan.plan, &factors.x, side, lanes, &start[k], &work[0], path, seed, &flow[0],
-                                 &close_flow[0], &visited[0], &masks[0])
+            plan.kernels.descend(&plan.plan, &factors.x, side, lanes, &start[k], &work[0], path, seed, &flows.q,
+                                 &visited[0], &masks[0])
+
+
+def pair_slopes(Tangents tangents, const int32_t[::1] first_rank, const int32_t[::1] second_rank,
+                const int32_t[::1] a, const int32_t[::1] b, const int64_t[::1] shared, const int64_t[::1] a_ptr,
+                const int64_t[::1] b_ptr, const double[:, ::1] total, double[:, ::1] slope, int64_t first, int64_t last,
+                const int[::1] stop):
+    """∂ log G in the directions, for pairs first … last − 1, sorted by a: slope[q, plane].
+
+    Half paths of all second ends are kept; first ends pass by in eights.
+    """
+    cdef Factors factors = tangents.factors
+    cdef Plan plan = factors.plan
+    cdef int planes = <int>tangents.y.n_planes, lanes, l, t
+    cdef int64_t q, k, n, half_a, half_b, at, i, lane
+    cdef double *path[8]
+    cdef double *slopes[8]
+    cdef double value, s
+    cdef double[::1] work = workspace(plan), work_slopes = np.zeros(plan.n * 8 * planes)
+    cdef int64_t n_b = b_ptr.shape[0] - 1, n_a = a_ptr.shape[0] - 1
+    cdef double[::1] b_store = np.empty(b_ptr[n_b]), b_slopes = np.empty(b_ptr[n_b] // 2 * planes)
+    cdef int64_t longest = ELIM_PAD(plan.longest)
+    cdef double[::1] a_store = np.empty(16 * longest), a_slopes = np.empty(8 * longest * planes)
+    cdef const double *x
+    cdef const double *y
+    cdef const double *dx
+    cdef const double *dy
+    with nogil:
+        for k in range(0, n_b, 8):
+            if stop[0]:
+                break
+            lanes = <int>min(8, n_b - k)
+            for l in range(lanes):
+                path[l] = &b_store[b_ptr[k + l]]
+                slopes[l] = &b_slopes[b_ptr[k + l] // 2 * planes]
+            plan.kernels.climb_tangents(&plan.plan, &factors.x, &tangents.y, 1, lanes, &second_rank[k], &work[0],
+                                        &work_slopes[0], path, slopes)
+        q = first
+        while q < last and not stop[0]:
+            k = a[q]
+            lanes = <int>min(8, n_a - k)
+            for l in range(lanes):
+                path[l] = &a_store[l * 2 * longest]
+                slopes[l] = &a_slopes[l * longest * planes]
+            plan.kernels.climb_tangents(&plan.plan, &factors.x, &tangents.y, 0, lanes, &first_rank[k], &work[0],
+                                        &work_slopes[0], path, slopes)
+            while q < last and a[q] < k + lanes:
+                lane = a[q] - k
+                half_a, half_b = (a_ptr[a[q] + 1] - a_ptr[a[q]]) // 2, (b_ptr[b[q] + 1] - b_ptr[b[q]]) // 2
+                x, dx = path[lane], slopes[lane]
+                y, dy = &b_store[b_ptr[b[q]]], &b_slopes[b_ptr[b[q]] // 2 * planes]
+                for t in range(planes):
+                    slope[q, t] = 0.0
+                if total[q, 0] > 0.0:
+                    for i in range(shared[q]):
+                        s = elim_plain(1.0 / total[q, 0], x[half_a + i] + y[half_b + i] - total[q, 1])
+                        if s != 0.0:
+                            for t in range(planes):
+                                slope[q, t] += s * (dx[t * half_a + i] * y[i] + x[i] * dy[t * half_b + i])
+                q += 1
 
 
 def spread(Factors factors, const int32_t[::1] start, double[::1] work):

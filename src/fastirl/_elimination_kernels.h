@@ -385,16 +385,7 @@ ELIM_TARGET static int64_t ELIM_NAME(eliminate)(const elim_plan *p, elim_factors
                     ELIM_NAME(add_scaled)(ld - c0, ul[k], vl[k], a + c0, b + c0, d + c0, g + c0);
             }
             const double loops = sf == 0.0 ? 0.0 : elim_plain(sf, se);
-            if (loops < 1.0) {
-                cf[k] = 1.0 / (1.0 - loops);
-                ce[k] = 0.0;
-                elim_normal(cf + k, ce + k);
-            } else {
-                /* loops that sum to infinity: the state is taken off the graph */
-                cf[k] = 0.0;
-                ce[k] = ELIM_ZERO;
-                failed++;
-            }
+            failed += elim_close(loops, cf + k, ce + k);
             ELIM_NAME(finish_row)(ld, k + 1, u, v);
             ELIM_NAME(finish_row)(ld, k + 1, d, g);
             double *a = af + (k - k0) * ld, *b = ae + (k - k0) * ld;
@@ -466,20 +457,24 @@ ELIM_INLINE ELIM_TARGET double ELIM_NAME(line_shares)(int64_t n, double c, doubl
     return ELIM_NAME(add_up)(total);
 }
 
-/* (flow + asked) / weight where the weight is not 0, from place `from` on */
-ELIM_INLINE ELIM_TARGET void ELIM_NAME(per_weight)(int64_t n, int64_t from, const double *flow, const double *asked,
+/* (flow + asked) / weight where the weight is not 0, from place `from` on; `asked` is spent */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(per_weight)(int64_t n, int64_t from, const double *flow, double *asked,
                                                    const double *f, const double *e, double *g, double *h)
 {
     for (int64_t j = from & ~(int64_t)7; j < n; j += VN) {
-        VEC a, b;
-        ELIM_NAME(ratio)(LOAD(flow + j) + LOAD(asked + j), LOAD(f + j), LOAD(e + j), &a, &b);
+        VEC a, b, x = LOAD(flow + j);
+        if (asked) {
+            x += LOAD(asked + j);
+            STORE(asked + j, SET(0.0));
+        }
+        ELIM_NAME(ratio)(x, LOAD(f + j), LOAD(e + j), &a, &b);
         STORE(g + j, a);
         STORE(h + j, b);
     }
     ELIM_NAME(finish_row)(n, from, g, h);
 }
 
-ELIM_TARGET static void ELIM_NAME(reverse)(const elim_plan *p, const elim_factors *x, const elim_flows *q, int64_t t,
+ELIM_TARGET static void ELIM_NAME(reverse)(const elim_plan *p, const elim_factors *x, elim_flows *q, int64_t t,
                                            const double *parent_front, double *front, double *scratch,
                                            double *arc_flow)
 {
@@ -487,7 +482,9 @@ ELIM_TARGET static void ELIM_NAME(reverse)(const elim_plan *p, const elim_factor
     const int64_t ld = ELIM_PAD(H), plane = H * ld + 8, at = p->panel_ptr[t];
     double *F = front, *E = front + plane;
     const double *uf = x->uf + at, *ue = x->ue + at, *df = x->df + at, *de = x->de + at;
-    const double *cf = x->cf + p->super_ptr[t], *ce = x->ce + p->super_ptr[t], *c_flow = q->c + p->super_ptr[t];
+    const double *cf = x->cf + p->super_ptr[t], *ce = x->ce + p->super_ptr[t];
+    double *c_origin = q->c[0] + p->super_ptr[t], *c_destination = q->c[1] + p->super_ptr[t];
+    const int with_u = q->touched[0][t], with_d = q->touched[1][t];
     /* A_k of a panel, shares of its terms by rows and by columns, and derivatives in D_k and U_k */
     double *af = scratch, *ae = af + ELIM_PANEL * ld, *into = ae + ELIM_PANEL * ld, *out = into + ELIM_PANEL * ld;
     double *yf = out + ELIM_PANEL * ld, *ye = yf + ELIM_PANEL * ld;
@@ -560,7 +557,7 @@ ELIM_TARGET static void ELIM_NAME(reverse)(const elim_plan *p, const elim_factor
 #undef SHARES
         }
         for (int64_t k = K - 1; k >= 0; k--) {
-            double *r = into + k * ld, *c = out + k * ld, total = c_flow[k0 + k];
+            double *r = into + k * ld, *c = out + k * ld, total = c_origin[k0 + k] + c_destination[k0 + k];
             const double *a = af + k * ld, *b = ae + k * ld, *u = uf + (k0 + k) * ld, *v = ue + (k0 + k) * ld;
             for (int64_t l = k + 1; l < K; l++) {
                 /* row and column k0 + l: their parts past the diagonal, and the loop */
@@ -580,8 +577,9 @@ ELIM_TARGET static void ELIM_NAME(reverse)(const elim_plan *p, const elim_factor
             se[k] = ce[k0 + k];
             elim_normal(sf + k, se + k);
             const int64_t row = (k0 + k) * ld;
-            ELIM_NAME(per_weight)(ld, k0 + k + 1, r, q->d + at + row, df + row, de + row, yf + k * ld, ye + k * ld);
-            ELIM_NAME(per_weight)(ld, k0 + k + 1, c, q->u + at + row, u, v, zf + k * ld, ze + k * ld);
+            ELIM_NAME(per_weight)(ld, k0 + k + 1, r, with_d ? q->d + at + row : NULL, df + row, de + row, yf + k * ld,
+                                  ye + k * ld);
+            ELIM_NAME(per_weight)(ld, k0 + k + 1, c, with_u ? q->u + at + row : NULL, u, v, zf + k * ld, ze + k * ld);
         }
         for (int64_t k = 0; k < K; k++) {
             const int64_t r = k0 + k;
@@ -596,10 +594,101 @@ ELIM_TARGET static void ELIM_NAME(reverse)(const elim_plan *p, const elim_factor
         }
         k1 = k0;
     }
+    for (int64_t k = 0; k < w; k++)
+        c_origin[k] = c_destination[k] = 0.0;
+    q->touched[0][t] = q->touched[1][t] = 0;
     for (int64_t a = p->arc_ptr[t]; a < p->arc_ptr[t + 1]; a++) {
         const int64_t at = p->arc_place[a];
         arc_flow[p->arc_index[a]] = x->wf[a] == 0.0 ? 0.0 : elim_plain(F[at] * x->wf[a], E[at] + x->we[a]);
     }
+}
+
+/* y += a x with derivatives in planes, n a multiple of VN: at, xt, yt are planes of so many doubles */
+ELIM_INLINE ELIM_TARGET void ELIM_NAME(add_tangents)(int64_t n, int planes, double af, double ae, const double *at,
+    int64_t a_plane, const double *xf, const double *xe, const double *xt, int64_t x_plane, double *yf, double *ye,
+    double *yt, int64_t y_plane)
+{
+    const VEC a = SET(af), b = SET(ae);
+    for (int64_t j = 0; j < n; j += VN) {
+        const VEC f = LOAD(xf + j), q = b + LOAD(xe + j), old = LOAD(ye + j), m = MAX(q, old);
+        /* powers of two: the scales of both addends */
+        const VEC s = SCALE(SET(1.0), old - m), r = SCALE(SET(1.0), q - m);
+        STORE(yf + j, LOAD(yf + j) * s + (a * f) * r);
+        STORE(ye + j, m);
+        for (int t = 0; t < planes; t++)
+            STORE(yt + t * y_plane + j, LOAD(yt + t * y_plane + j) * s +
+                                            (SET(at[t * a_plane]) * f + a * LOAD(xt + t * x_plane + j)) * r);
+    }
+}
+
+/* the same as `eliminate`, a pivot at a time, with derivatives */
+ELIM_TARGET static int64_t ELIM_NAME(eliminate_tangents)(const elim_plan *p, elim_factors *x, elim_tangents *y, int64_t t,
+                                                         double *const *child_update, double *front, double *scratch,
+                                                         double *update)
+{
+    const int64_t w = p->super_ptr[t + 1] - p->super_ptr[t], H = p->row_ptr[t + 1] - p->row_ptr[t], h = H - w;
+    const int64_t ld = ELIM_PAD(H), plane = H * ld + 8, n = p->n, m = p->arc_ptr[p->n_super];
+    const int64_t panel = p->panel_ptr[p->n_super], at = p->panel_ptr[t], first = p->super_ptr[t];
+    const int planes = (int)y->n_planes;
+    double *F = front, *E = front + plane, *T = front + 2 * plane;
+    double *af = scratch, *ae = af + ld, *st = ae + ld;
+
+    ELIM_NAME(fill)(plane, F, E);
+    memset(T, 0, (size_t)(planes * plane) * sizeof(double));
+    for (int64_t a = p->arc_ptr[t]; a < p->arc_ptr[t + 1]; a++)
+        elim_add_tangents(F + p->arc_place[a], E + p->arc_place[a], T + p->arc_place[a], plane, x->wf[a], x->we[a],
+                          y->w + a, m, planes);
+    for (int64_t c = p->child_ptr[t]; c < p->child_ptr[t + 1]; c++) {
+        const int64_t s = p->child[c], ws = p->super_ptr[s + 1] - p->super_ptr[s];
+        const int64_t hs = p->row_ptr[s + 1] - p->row_ptr[s] - ws, hp = ELIM_PAD(hs), size = hs * hp + 8;
+        const int32_t *rel = p->relative + p->row_ptr[s] + ws;
+        const double *from = child_update[c - p->child_ptr[t]];
+        for (int64_t i = 0; i < hs; i++)
+            for (int64_t j = 0; j < hs; j++)
+                elim_add_tangents(F + rel[i] * ld + rel[j], E + rel[i] * ld + rel[j], T + rel[i] * ld + rel[j], plane,
+                                  from[i * hp + j], from[size + i * hp + j], from + 2 * size + i * hp + j, size, planes);
+    }
+    int64_t failed = 0;
+    for (int64_t k = 0; k < w; k++) {
+        double *uf = x->uf + at + k * ld, *ue = x->ue + at + k * ld, *ut = y->u + at + k * ld;
+        double *df = x->df + at + k * ld, *de = x->de + at + k * ld, *dt = y->d + at + k * ld;
+        for (int64_t j = 0; j < ld; j++) {
+            const int there = j > k && j < H;
+            uf[j] = there ? F[k * ld + j] : 0.0;
+            ue[j] = there ? E[k * ld + j] : ELIM_ZERO;
+            df[j] = there ? F[j * ld + k] : 0.0;
+            de[j] = there ? E[j * ld + k] : ELIM_ZERO;
+            const double u_scale = elim_normal(uf + j, ue + j), d_scale = elim_normal(df + j, de + j);
+            for (int q = 0; q < planes; q++) {
+                ut[q * panel + j] = there ? T[q * plane + k * ld + j] * u_scale : 0.0;
+                dt[q * panel + j] = there ? T[q * plane + j * ld + k] * d_scale : 0.0;
+            }
+        }
+        const double lf = F[k * ld + k], le = E[k * ld + k], loops = lf == 0.0 ? 0.0 : elim_plain(lf, le);
+        double *cf = x->cf + first + k, *ce = x->ce + first + k;
+        failed += elim_close(loops, cf, ce);
+        for (int q = 0; q < planes; q++) {
+            /* dC = C^2 dS */
+            const double slope = *cf == 0.0 ? 0.0 : elim_plain(*cf * T[q * plane + k * ld + k], *ce + le);
+            y->c[q * n + first + k] = *cf * slope;
+            for (int64_t i = 0; i < ld; i++)
+                st[q * ld + i] = dt[q * panel + i] * *cf + df[i] * y->c[q * n + first + k];
+        }
+        for (int64_t i = 0; i < ld; i++) {
+            af[i] = df[i] * *cf;
+            ae[i] = de[i] + *ce;
+        }
+        const int64_t from = (k + 1) & ~(int64_t)7;
+        for (int64_t i = k + 1; i < H; i++)
+            ELIM_NAME(add_tangents)(ld - from, planes, af[i], ae[i], st + i, ld, uf + from, ue + from, ut + from, panel,
+                                    F + i * ld + from, E + i * ld + from, T + i * ld + from, plane);
+    }
+    const int64_t hp = ELIM_PAD(h), size = h * hp + 8;
+    for (int q = 0; q < planes + 2; q++)
+        for (int64_t i = 0; i < h; i++)
+            ELIM_NAME(move_row)(h, front + q * plane + (w + i) * ld + w, update + q * size + i * hp,
+                                q == 1 ? ELIM_ZERO : 0.0);
+    return failed;
 }
 
 /* --- half paths, eight side by side: work + 16 r are the eight f, then the eight e of rank r */
@@ -691,13 +780,70 @@ ELIM_TARGET static void ELIM_NAME(climb)(const elim_plan *p, const elim_factors 
     }
 }
 
-/* back down: a seed is the share of the pairs' weights that turns at a state; flow and close_flow collect the shares that
-   pass U or D, and C. `visited` has room for all supernodes that a path can pass */
+/* as `climb`, with derivatives: `slopes` + (8 planes) r are those of rank r, a plane after the other; path_slopes[l] has
+   planes of length[l] doubles. `work` and `slopes` are zero, and are again after it */
+ELIM_TARGET static void ELIM_NAME(climb_tangents)(const elim_plan *p, const elim_factors *x, const elim_tangents *y,
+                                                  int side, int n_lanes, const int32_t *start, double *work,
+                                                  double *slopes, double *const *path, double *const *path_slopes)
+{
+    int32_t current[ELIM_LANES], t;
+    int64_t length[ELIM_LANES];
+    uint8_t mask;
+    const int planes = (int)y->n_planes, wide = 8 * planes;
+    const int64_t n = p->n, panel = p->panel_ptr[p->n_super];
+    for (int l = 0; l < n_lanes; l++) {
+        t = current[l] = p->super_of[start[l]];
+        length[l] = ELIM_PAD(p->path_ptr[t] + p->super_ptr[t + 1] - p->super_ptr[t]);
+        work[16 * (int64_t)start[l] + l] = 1.0;
+        work[16 * (int64_t)start[l] + 8 + l] = 0.0;
+    }
+    while ((t = ELIM_NAME(next_super)(p, n_lanes, current, &mask)) >= 0) {
+        const int64_t first = p->super_ptr[t], w = p->super_ptr[t + 1] - first, H = p->row_ptr[t + 1] - p->row_ptr[t];
+        const int64_t ld = ELIM_PAD(H), at = p->path_ptr[t];
+        const int32_t *rows = p->rows + p->row_ptr[t];
+        const double *f = (side ? x->df : x->uf) + p->panel_ptr[t], *e = (side ? x->de : x->ue) + p->panel_ptr[t];
+        const double *g = (side ? y->d : y->u) + p->panel_ptr[t];
+        for (int64_t k = 0; k < w; k++) {
+            double *here = work + 16 * (first + k), *slope = slopes + wide * (first + k);
+            double af[8], ae[8], at8[8 * ELIM_PLANES]; /* after the closure */
+            const double cf = x->cf[first + k], ce = x->ce[first + k];
+            for (int l = 0; l < 8; l++) {
+                const double scale = elim_normal(here + l, here + 8 + l);
+                af[l] = here[l] * cf;
+                ae[l] = here[8 + l] + ce;
+                for (int q = 0; q < planes; q++) {
+                    slope[8 * q + l] *= scale;
+                    at8[8 * q + l] = slope[8 * q + l] * cf + here[l] * y->c[q * n + first + k];
+                }
+            }
+            for (int l = 0; l < n_lanes; l++)
+                if (mask >> l & 1) {
+                    path[l][at + k] = side ? here[l] : af[l];
+                    path[l][length[l] + at + k] = side ? here[8 + l] : ae[l];
+                    for (int q = 0; q < planes; q++)
+                        path_slopes[l][q * length[l] + at + k] = side ? slope[8 * q + l] : at8[8 * q + l];
+                }
+            for (int64_t j = k + 1; j < H; j++)
+                if (f[k * ld + j] != 0.0)
+                    ELIM_NAME(add_tangents)(8, planes, f[k * ld + j], e[k * ld + j], g + k * ld + j, panel, af, ae, at8, 8,
+                                            work + 16 * (int64_t)rows[j], work + 16 * (int64_t)rows[j] + 8,
+                                            slopes + wide * (int64_t)rows[j], 8);
+        }
+        for (int64_t k = 0; k < w; k++) {
+            ELIM_NAME(fill)(8, work + 16 * (first + k), work + 16 * (first + k) + 8);
+            memset(slopes + wide * (first + k), 0, (size_t)wide * sizeof(double));
+        }
+    }
+}
+
+/* back down: a seed is the share of the pairs' weights that turns at a state; `flows` collects the shares that pass U or
+   D, and C. `visited` has room for all supernodes that a path can pass */
 ELIM_TARGET static void ELIM_NAME(descend)(const elim_plan *p, const elim_factors *x, int side, int n_lanes,
                                            const int32_t *start, double *work, double *const *path,
-                                           double *const *seed, double *flow, double *close_flow,
-                                           int32_t *visited, uint8_t *masks)
+                                           double *const *seed, elim_flows *flows, int32_t *visited,
+                                           uint8_t *masks)
 {
+    double *flow = side ? flows->d : flows->u, *close_flow = flows->c[side];
     int32_t current[ELIM_LANES], t;
     int64_t length[ELIM_LANES], count = 0;
     uint8_t mask;
@@ -706,6 +852,7 @@ ELIM_TARGET static void ELIM_NAME(descend)(const elim_plan *p, const elim_factor
         length[l] = ELIM_PAD(p->path_ptr[t] + p->super_ptr[t + 1] - p->super_ptr[t]);
     }
     while ((t = ELIM_NAME(next_super)(p, n_lanes, current, &mask)) >= 0) {
+        flows->touched[side][t] = 1;
         visited[count] = t;
         masks[count++] = mask;
     }
@@ -805,7 +952,8 @@ ELIM_TARGET static void ELIM_NAME(spread)(const elim_plan *p, const elim_factors
 }
 
 static const elim_kernels ELIM_NAME(kernels) = {
-    ELIM_NAME(exp_all), ELIM_NAME(eliminate), ELIM_NAME(reverse), ELIM_NAME(climb), ELIM_NAME(descend),
+    ELIM_NAME(exp_all), ELIM_NAME(eliminate), ELIM_NAME(eliminate_tangents), ELIM_NAME(reverse), ELIM_NAME(climb),
+    ELIM_NAME(climb_tangents), ELIM_NAME(descend),
     ELIM_NAME(dot), ELIM_NAME(add_shares), ELIM_NAME(spread),
 };
 

@@ -1,44 +1,101 @@
-"""One elimination for all pairs of a network: values, expected arc counts, values of all states.
+"""One elimination for all pairs of a network: values, expected arc counts, scores, and values of all states.
 
 With M = exp(utility) on arcs and G = (I − M)^-1, log G_od is the log-sum over all walks from o to d: V_d(o) under "exit", and
 V_d(o) = log G_od − log G_dd under "first_arrival". `docs/elimination.md` has the derivation; the kernels are in
 `_elimination.pyx` and `_elimination.h`, the slow twin in `_elimination_reference.py`.
 
-    Factors of one utility   numeric phase, up the elimination tree
-    half paths               one for each origin and each destination, shared by all their pairs
-    pairs                    a product of two half paths
-    reverse pass             back down the half paths, then down the tree: derivatives in every arc
+    numeric phase     up the elimination tree: panels U and D, closed loops C           TreeRun
+    half paths        one for each origin and each destination, shared by their pairs   climb
+    pairs             G_od, a product of two half paths                                 pair_sums
+    reverse pass      back down the half paths, then down the tree: every arc's share   descend, TreeRun
+    tangents          the same upwards with derivatives in a few directions             Tangents, pair_slopes
 """
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from . import _elimination as kernels
 
-__all__ = ["Elimination", "PairQueries"]
+__all__ = ["Elimination", "EliminationResult", "Pairs"]
 
-SLICES = 4  # half paths of a side collect their flows in at most so many arrays, whatever the number of threads
-SLICE_BYTES = 2**28
-STORE_BYTES = 2**28  # numbers of half paths that are kept at a time
+STORE_BYTES = 2**29  # numbers of half paths kept at a time
+MANY_LOOPS = 64  # strongly connected sets with a failed pivot; beyond it all pairs count as spoiled
 _EPS = np.finfo(float).eps
 
 
-class PairQueries:
-    """(origin, destination) pairs of states, as half paths of distinct ranks; fixed for an order, whatever the utility."""
+@dataclass(frozen=True)
+class EliminationResult:
+    """Values of pairs; `spoiled` pairs have none: a state whose loops sum to infinity lies between origin and destination."""
 
-    def __init__(self, plan, rank, origins, destinations):
-        self.n = len(origins)
-        self.origins, self.of_origin = np.unique(rank[origins], return_inverse=True)
-        self.destinations, self.of_destination = np.unique(rank[destinations], return_inverse=True)
-        self.of_origin = self.of_origin.reshape(-1).astype(np.int32)
-        self.of_destination = self.of_destination.reshape(-1).astype(np.int32)
-        self.shared = kernels.common_prefix(plan, self.origins[self.of_origin], self.destinations[self.of_destination])
+    value: np.ndarray
+    spoiled: np.ndarray
+    smallest_pivot: float
+    flow: object = None
+    slope: object = None
+
+    @staticmethod
+    def bound_of(pivot):
+        """Error of V relative to max(1, |V|): as pivots 1 − S shrink, rounding in S grows by their inverse."""
+        return float(_EPS * (16.0 + 4.0 / pivot))
+
+    @property
+    def bound(self):
+        return self.bound_of(self.smallest_pivot)
+
+
+class Pairs:
+    """(origin, destination) pairs of states under a stopping rule, as half paths in an order; whatever the utility.
+
+    Cut into chunks whose half paths fit in memory; chunks follow the destinations up the tree.
+    """
+
+    def __init__(self, elimination, origins, destinations, stopping):
+        self.n, self.stopping = len(origins), stopping
+        self.origins, self.destinations = np.asarray(origins), np.asarray(destinations)
+        rank, plan = elimination.order.rank, elimination.plan
+        o, d = rank[self.origins], rank[self.destinations]
+        by_tree = np.lexsort((o, d))
+        sizes = 16 * (kernels.path_sizes(plan, o) + kernels.path_sizes(plan, d))[by_tree]
+        # at least one pair a chunk; shared half paths are counted as often as they are used
+        part = np.cumsum(sizes) // STORE_BYTES
+        edges = np.append(np.flatnonzero(np.diff(part, prepend=-1)), self.n)
+        if STORE_BYTES >= 16 * (kernels.path_sizes(plan, np.unique(o)).sum() + kernels.path_sizes(plan, np.unique(d)).sum()):
+            edges = np.array([0, self.n])
+        self.chunks = [_Chunk(plan, np.sort(by_tree[a:b]), o, d, stopping) for a, b in zip(edges[:-1], edges[1:]) if b > a]
+
+
+class _Chunk:
+    """Some pairs, and under first arrival those (d, d) that their values are divided by."""
+
+    def __init__(self, plan, pairs, origin_rank, destination_rank, stopping):
+        self.pairs = pairs
+        o, d = origin_rank[pairs], destination_rank[pairs]
+        self.destinations, of_destination = np.unique(d, return_inverse=True)
+        of_destination = of_destination.reshape(-1)
+        self.n = pairs.size
+        loops = stopping == "first_arrival"
+        #
+        if loops:
+            o, d = np.concatenate([o, self.destinations]), np.concatenate([d, self.destinations])
+            self.below = self.n + of_destination
+            of_destination = np.concatenate([of_destination, np.arange(self.destinations.size)])
+        self.origins, of_origin = np.unique(o, return_inverse=True)
+        self.of_origin = of_origin.reshape(-1).astype(np.int32)
+        self.of_destination = of_destination.astype(np.int32)
+        self.loops = loops
+        self.shared = kernels.common_prefix(plan, o, d)
         self.origin_ptr = _pointers(kernels.path_sizes(plan, self.origins))
         self.destination_ptr = _pointers(kernels.path_sizes(plan, self.destinations))
         self.by_origin = _grouped(self.of_origin, self.origins.size)
         self.by_destination = _grouped(self.of_destination, self.destinations.size)
+
+    @property
+    def n_sums(self):
+        return self.of_origin.size
 
 
 def _pointers(sizes):
@@ -51,42 +108,212 @@ def _grouped(of, size):
             np.argsort(of, kind="stable").astype(np.int64))
 
 
+class _Spares(list):
+    """Large arrays that wait for their next use: fetched fresh, their pages would cost as much as the work on them."""
+
+    def take(self, make):
+        try:
+            return self.pop()
+        except IndexError:
+            return make()
+
+
 class Elimination:
-    """The engine of one topology: factor, then ask."""
+    """The engine of one topology; nothing in it depends on utilities.
 
-    def __init__(self, order, plan, n_threads=1):
-        self.order, self.plan, self.n_threads = order, plan, n_threads
-        self.stop = np.zeros(1, dtype=np.intc)
+    Parameters
+    ----------
+    order : EliminationOrder
+    tail, head : (m,) the arcs that the order was made for
+    bits : width of vectors, 0 for the widest that the machine has
+    """
 
-    def on_threads(self, call, items):
-        """call(item) for each on a thread of its own at most `n_threads` at a time; an interrupt stops them all."""
-        with ThreadPoolExecutor(max(1, self.n_threads)) as pool:
-            try:
-                return [future.result() for future in [pool.submit(call, item) for item in items]]
-            except BaseException:
-                self.stop[0] = 1
-                raise
+    def __init__(self, order, tail, head, bits=0):
+        self.order, self.tail, self.head = order, tail, head
+        self.plan = kernels.Plan(
+            order.n_states, order.super_ptr, order.row_ptr, order.rows, order.super_parent, order.super_of, order.relative,
+            order.front_ptr, order.arc_ptr, order.arc_index, order.arc_place, order.tasks, bits)
+        self._factors, self._flows, self._climbers, self._walkers, self._rooms = (_Spares() for _ in range(5))
 
-    def factor(self, utility):
-        """Numeric phase: (factors, number of failed pivots)."""
-        factors = kernels.Factors(self.plan)
-        factors.weigh(utility)
-        run = kernels.TreeRun(factors, self.stop)
-        self.on_threads(lambda _: run.work(), range(self.n_threads if kernels.THREADS else 1))
-        return factors, run.failed
+    def __reduce__(self):
+        return Elimination, (self.order, self.tail, self.head)
 
-    def half_paths(self, factors, side, start, ptr):
-        store = np.empty(ptr[-1])
-        edges = self._edges(start.size)
+    def solve(self, utility, pairs, *, weight=None, directions=None, n_threads=1, stop=None):
+        """Values of pairs; with `weight`, Σ weight V differentiated in every arc; with `directions`, every V in these.
 
-        def call(part):
-            kernels.climb(factors, side, start, ptr, store, *part, kernels.workspace(self.plan), self.stop)
+        Parameters
+        ----------
+        utility : (m,) finite or −inf
+        pairs : Pairs of this elimination
+        weight : (n_pairs,) or None; pairs that are spoiled or unreachable count nothing
+        directions : (m, k) or None
+        stop : (1,) intc; from the moment that it is not 0 the work ends with KeyboardInterrupt
 
-        self.on_threads(call, list(zip(edges[:-1], edges[1:])))
-        return store
+        Returns
+        -------
+        EliminationResult
+        """
+        stop = np.zeros(1, dtype=np.intc) if stop is None else stop
+        with ThreadPoolExecutor(max(1, n_threads)) as pool:
 
-    def _edges(self, size, parts=None):
-        """Ranges of whole eights."""
-        parts = parts or self.n_threads
-        eights = -(-size // 8)
-        return np.minimum(8 * (np.arange(parts + 1) * eights // parts), size).tolist()
+            def each(call, items):
+                return _each(pool, call, items, stop)
+
+            factors = self._factors.take(lambda: kernels.Factors(self.plan))
+            factors.weigh(np.ascontiguousarray(utility))
+            run = kernels.TreeRun(factors, stop)
+            each(lambda _: self._work(run), range(n_threads if kernels.THREADS else 1))
+            spoiled = np.zeros(pairs.n, bool)
+            if run.failed:
+                spoiled = self._spoiled(factors, utility, pairs)
+            value = np.empty(pairs.n)
+            flows = None if weight is None else self._flows.take(lambda: kernels.Flows(self.plan))
+            slope = None if directions is None else np.zeros((pairs.n, directions.shape[1]))
+            for chunk in pairs.chunks:
+                total = self._sums(factors, chunk, n_threads, each, stop, flows, None if weight is None else np.where(
+                    spoiled, 0.0, weight)[chunk.pairs])
+                value[chunk.pairs] = kernels.log_ratios(
+                    total[:chunk.n], total[chunk.below] if chunk.loops else np.tile([1.0, 0.0], (chunk.n, 1)))
+                if slope is not None:
+                    slope[chunk.pairs] = self._slopes(factors, chunk, total, directions, each, stop)
+            value[spoiled] = np.nan
+            if slope is not None:
+                slope[~np.isfinite(value)] = 0.0
+            flow = None
+            if weight is not None:
+                flow = np.empty(self.plan.n_arcs)
+                run = kernels.TreeRun(factors, stop, flows, flow)
+                each(lambda _: self._work(run), range(n_threads if kernels.THREADS else 1))
+                self._flows.append(flows)
+            result = EliminationResult(value, spoiled, 1.0 / factors.largest_closure(), flow, slope)
+            self._factors.append(factors)
+            return result
+
+    def _work(self, run):
+        room = self._rooms.take(kernels.Room)
+        run.work(room)
+        self._rooms.append(room)
+
+    def values_of_all(self, utility, destination, stopping, *, stop=None):
+        """(n,) V of every state to one destination, and which are spoiled; (value, spoiled, smallest pivot)."""
+        stop = np.zeros(1, dtype=np.intc) if stop is None else stop
+        with ThreadPoolExecutor(1) as pool:
+            factors = self._factors.take(lambda: kernels.Factors(self.plan))
+            factors.weigh(np.ascontiguousarray(utility))
+            run = kernels.TreeRun(factors, stop)
+            _each(pool, lambda _: self._work(run), range(1), stop)
+        work = self._climbers.take(lambda: kernels.workspace(self.plan))
+        rank = self.order.rank
+        found = np.stack(kernels.spread(factors, rank[[destination]], work), axis=-1)[0]
+        self._climbers.append(work)
+        below = np.broadcast_to(found[rank[destination]] if stopping == "first_arrival" else [1.0, 0.0], found.shape)
+        value = kernels.log_ratios(found, np.ascontiguousarray(below))[rank]
+        states = np.arange(self.plan.n)
+        spoiled = np.zeros(states.size, bool)
+        if run.failed:
+            spoiled = self._between(factors, utility, states, np.full(states.size, destination))
+        self._factors.append(factors)
+        return value, spoiled, 1.0 / factors.largest_closure()
+
+    def _sums(self, factors, chunk, n_threads, each, stop, flows, weight):
+        """(n_sums, 2) numbers G of a chunk; their derivatives are left in `flows`."""
+        sides = ((0, chunk.origins, chunk.origin_ptr), (1, chunk.destinations, chunk.destination_ptr))
+        stores = [np.empty(ptr[-1]) for _, _, ptr in sides]
+
+        def climb(task):
+            side, start, ptr, first, last = task
+            work = self._climbers.take(lambda: kernels.workspace(self.plan))
+            kernels.climb(factors, side, start, ptr, stores[side], first, last, work, stop)
+            self._climbers.append(work)
+
+        each(climb, [(*side, a, b) for side in sides for a, b in _eights(side[1].size, n_threads)])
+        total = np.empty((chunk.n_sums, 2))
+        half_paths = (chunk.origin_ptr, stores[0], chunk.destination_ptr, stores[1])
+        each(lambda part: kernels.pair_sums(
+            factors, chunk.of_origin, chunk.of_destination, chunk.shared, *half_paths, total, *part),
+            _eights(chunk.n_sums, n_threads))
+        if flows is None:
+            return total
+        give = np.where(total[:chunk.n, 0] > 0.0, weight, 0.0)
+        if chunk.loops:
+            give = np.concatenate([give, -np.bincount(chunk.below - chunk.n, give, minlength=chunk.destinations.size)])
+        there = total[:, 0] > 0.0
+        coefficient = np.zeros((chunk.n_sums, 2))
+        coefficient[there] = np.column_stack([give[there] / total[there, 0], -total[there, 1]])
+
+        def descend(side):
+            own, other = (chunk.by_origin, chunk.of_destination) if side == 0 else (chunk.by_destination, chunk.of_origin)
+            _, start, ptr = sides[side]
+            _, _, other_ptr = sides[1 - side]
+            work = self._walkers.take(lambda: np.empty(16 * self.plan.n))
+            kernels.descend(factors, side, start, ptr, stores[side], *own, other, chunk.shared, other_ptr, stores[1 - side],
+                            coefficient, 0, start.size, work, flows, stop)
+            self._walkers.append(work)
+
+        # a side collects in arrays of its own
+        each(descend, (0, 1))
+        return total
+
+    def _slopes(self, factors, chunk, total, directions, each, stop):
+        """(n, k) ∂V of the pairs of a chunk."""
+        by_a = np.argsort(chunk.of_origin, kind="stable")
+        sums = np.empty((chunk.n_sums, directions.shape[1]))
+
+        def some(first):
+            part = np.ascontiguousarray(directions[:, first:first + kernels.PLANES])
+            again = kernels.Factors(self.plan)
+            again.copy_weights(factors)
+            tangents = kernels.Tangents(again, part)
+            self._work(kernels.TreeRun(again, stop, tangents=tangents))
+            found = np.empty((chunk.n_sums, part.shape[1]))
+            kernels.pair_slopes(
+                tangents, chunk.origins, chunk.destinations, chunk.of_origin[by_a], chunk.of_destination[by_a],
+                chunk.shared[by_a], chunk.origin_ptr, chunk.destination_ptr, total[by_a], found, 0, by_a.size, stop)
+            sums[by_a, first:first + kernels.PLANES] = found
+
+        each(some, range(0, directions.shape[1], kernels.PLANES))
+        return sums[:chunk.n] - sums[chunk.below] if chunk.loops else sums
+
+    def _spoiled(self, factors, utility, pairs):
+        return self._between(factors, utility, pairs.origins, pairs.destinations)
+
+    def _between(self, factors, utility, origins, destinations):
+        """(n,) bool: whether a walk of possible arcs leads from the origin over a failed state to the destination.
+
+        Loops stay inside a strongly connected set, so one failed state speaks for its set.
+        """
+        n = self.plan.n
+        possible = utility > -np.inf
+        graph = sparse.csr_array((np.ones(int(possible.sum()), np.int8), (self.tail[possible], self.head[possible])), shape=(n, n))
+        _, label = csgraph.connected_components(graph, directed=True, connection="strong")
+        failed = self.order.order[factors.failed_ranks()]
+        _, first = np.unique(label[failed], return_index=True)
+        if first.size > MANY_LOOPS:
+            return np.ones(len(origins), bool)
+        back = graph.T.tocsr()
+        result = np.zeros(len(origins), bool)
+        for state in failed[first]:
+            behind, ahead = np.zeros(n, bool), np.zeros(n, bool)
+            ahead[csgraph.breadth_first_order(graph, state, return_predecessors=False)] = True
+            behind[csgraph.breadth_first_order(back, state, return_predecessors=False)] = True
+            result |= behind[origins] & ahead[destinations]
+        return result
+
+
+def _each(pool, call, items, stop):
+    """call(item) on the pool's threads, results in order. The main thread waits, so that it sees Ctrl-C."""
+    try:
+        found = [future.result() for future in [pool.submit(call, item) for item in items]]
+    except BaseException:
+        stop[0] = 1
+        raise
+    if stop[0]:
+        raise KeyboardInterrupt
+    return found
+
+
+def _eights(size, parts):
+    """At most `parts` ranges of whole eights."""
+    eights = -(-size // 8)
+    edges = np.minimum(8 * (np.arange(parts + 1) * eights // parts), size).tolist()
+    return [(a, b) for a, b in zip(edges[:-1], edges[1:]) if b > a]

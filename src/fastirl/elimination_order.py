@@ -74,6 +74,10 @@ class EliminationOrder:
     super_parent: np.ndarray
     relative: np.ndarray
     tasks: np.ndarray
+    front_ptr: np.ndarray
+    arc_ptr: np.ndarray
+    arc_index: np.ndarray
+    arc_place: np.ndarray
 
     @property
     def n_pairs(self):
@@ -342,8 +346,16 @@ def _derived(n, tail, head, order, super_ptr, row_ptr, rows):
     target = super_parent[of_super[below]].astype(np.int64)
     relative[below] = _find(keys, target * n + rows[below]) - row_ptr[target]
     tasks = _tasks(super_parent, up_ptr, super_ptr)
+    padded_height = -(-height // 8) * 8
+    front_ptr = np.append(0, np.cumsum(width * padded_height)).astype(np.int64)
+    of_arc = super_of[low].astype(np.int64)
+    row = _find(keys, of_arc * n + tail_rank) - row_ptr[of_arc]
+    column = _find(keys, of_arc * n + head_rank) - row_ptr[of_arc]
+    arc_index = np.argsort(of_arc, kind="stable").astype(np.int64)
+    arc_ptr = np.append(0, np.cumsum(np.bincount(of_arc, minlength=width.size))).astype(np.int64)
+    arc_place = (row * padded_height[of_arc] + column)[arc_index].astype(np.int64)
     return (rank, super_ptr.astype(np.int32), row_ptr.astype(np.int64), rows.astype(np.int32), up_first, up_ptr, parent,
-            depth, arc_slot, super_of, super_parent, relative, tasks)
+            depth, arc_slot, super_of, super_parent, relative, tasks, front_ptr, arc_ptr, arc_index, arc_place)
 
 
 def _find(keys, wanted):

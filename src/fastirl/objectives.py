@@ -119,7 +119,7 @@ class RouteObjective:
         scores = hessian = None
         if order == 2:
             scores = (sums + observed.coefficient @ found["tangent"])[:, free]
-            if curved:
+            if found["hessian"] is not None and curved:
                 hessian = (found["hessian"] - spread)[np.ix_(free, free)]
         return Point(float(weight @ per_trip), gradient, scores, hessian, found["bound"])
 

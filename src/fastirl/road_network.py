@@ -11,6 +11,8 @@ from ._validation import (
     LabelIndex, column_names, feature_matrix, feature_names as checked_names, float_matrix, freeze, frozen_features,
     index_vector, label_vector, load_arrays, one_of, plain, refuse_repeats, save_arrays, shown, whole_number,
 )
+from .elimination import Elimination
+from .elimination_order import elimination_order
 from .exceptions import InvalidInputError, InvalidTripError
 from .matching import MatchedTrips, Matching, arc_walk
 from .results import Connectivity
@@ -38,6 +40,14 @@ class _Topology:
         self.in_arc = by_head
         for array in vars(self).values():
             freeze(array)
+
+    @cached_property
+    def elimination(self):
+        """The engine that solves all destinations at once."""
+        return Elimination(elimination_order(self.n_states, self.tail, self.head), self.tail, self.head)
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "elimination"}
 
     def __setstate__(self, state):
         # arrays come out of pickle and deepcopy writeable

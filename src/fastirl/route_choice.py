@@ -23,6 +23,7 @@ from .exceptions import (
     ConvergenceWarning, DivergenceError, DroppedTripsWarning, InvalidInputError, InvalidTripError, UndecidedError,
     UnreachableError,
 )
+from .elimination import EliminationResult, Pairs
 from .results import RouteLogLikelihood, RouteValues
 from .road_network import STOPPING_RULES
 
@@ -32,6 +33,7 @@ __all__ = [
 
 DEFAULT_TOL = 1e-11
 DEFAULT_MAX_SWEEPS = 200_000
+MOST_PAIRS = 2 * 10**8  # of the completed graph: some 10 GB
 _EMPTY = np.empty(0)
 # An OpenMP runtime that has run in the parent hangs in a forked child: there, loops over routes stay on one thread.
 _FORKED = []
@@ -56,7 +58,7 @@ class RouteModel:
 
     def __post_init__(self):
         one_of("stopping", self.stopping, STOPPING_RULES)
-        one_of("method", self.method, ("auto", "sweep"))
+        one_of("method", self.method, ("auto", "elimination", "sweep"))
         positive_number("discount", self.discount, upper=1.0)
         positive_number("tol", self.tol)
         whole_number("max_sweeps", self.max_sweeps, lower=1)
@@ -69,6 +71,12 @@ class RouteModel:
                 )
         if self.n_threads is not None:
             whole_number("n_threads", self.n_threads, lower=1)
+        if self.method == "elimination" and not self.in_lanes:
+            what = "discount" if self.discount != 1.0 else "max_steps"
+            raise InvalidInputError(
+                f"method='elimination' needs discount=1 and no max_steps, where all destinations share one linear system: got "
+                f"{what}={getattr(self, what)}; pass method='auto' or 'sweep'"
+            )
 
     @property
     def in_lanes(self):
@@ -107,7 +115,7 @@ class Queries:
         self.of = self.of.reshape(-1)
         of_task, asked = np.divmod(keys, net.n_states)
         unique = np.column_stack([*np.divmod(tasks[of_task], net.n_states), asked])
-        self.n = len(unique)
+        self.n, self._pairs = len(unique), None
         starts = self._task_starts(unique)
         self.n_tasks = starts.size - 1
         shared = len(groups) == 1
@@ -130,6 +138,12 @@ class Queries:
             )
             for a, b in zip(edges[:-1], edges[1:])
         ]
+
+    def pairs(self, engine, model):
+        """The queries as pairs of the elimination; kept, as they do not depend on utilities."""
+        if self._pairs is None:
+            self._pairs = Pairs(engine, self.state, self.destination, model.stopping)
+        return self._pairs
 
     def _task_starts(self, triples):
         """Where each (group, destination) begins, and the end."""
@@ -178,7 +192,7 @@ def run_in_order(call, items, n_threads, stop):
 
 def solve_queries(net, queries, model, utility_of, *, weight=None, features_of=None, hessian=False, on_batch=None,
                   progress=None):
-    """Values (and flows, tangents, Hessian) of all queries.
+    """Values (and flows, tangents, Hessian) of all queries, by the engine that `model.method` names or "auto" chooses.
 
     Parameters
     ----------
@@ -188,9 +202,88 @@ def solve_queries(net, queries, model, utility_of, *, weight=None, features_of=N
 
     Returns
     -------
-    dict: value (n_queries,), tangent (n_queries, k), hessian, bound, flow_error; of each destination n_sweeps, n_adjoint,
-    lanes (whether it was solved eight at a time)
+    dict: value (n_queries,), tangent (n_queries, k), hessian (None under elimination), bound, flow_error, method; of each
+    destination n_sweeps, n_adjoint, lanes (whether it was solved eight at a time)
     """
+    shared = len({id(batch.group) for batch in queries.batches}) == 1
+    if model.method == "elimination" and not shared:
+        raise InvalidInputError(
+            "method='elimination' needs utilities that all destinations share: these are a callable of the group, and there "
+            "are several groups; pass method='auto' or 'sweep'")
+    if shared and _eliminates(net, queries, model):
+        return _solve_by_elimination(net, queries, model, utility_of, weight, features_of, on_batch, progress)
+    return _solve_by_sweeps(net, queries, model, utility_of, weight, features_of, hessian, on_batch, progress)
+
+
+def _eliminates(net, queries, model):
+    """Whether elimination serves: always where it can, but for graphs that it fills so much that sweeps are quicker."""
+    if model.method != "auto" or not model.in_lanes:
+        return model.method == "elimination"
+    order = net._topology.elimination.order
+    return order.n_pairs < MOST_PAIRS and order.n_terms < 5000 * queries.n_tasks * (net.n_arcs + net.n_states)
+
+
+def _solve_by_elimination(net, queries, model, utility_of, weight, features_of, on_batch, progress):
+    """One elimination for all; a pair with a diverging loop between its ends goes on to others, and at last to the sweeps."""
+    group = queries.batches[0].group
+    utility = np.ascontiguousarray(utility_of(group))
+    directions = None if features_of is None else np.ascontiguousarray(features_of(group))
+    engine, stop = net._topology.elimination, np.zeros(1, dtype=np.intc)
+    found = engine.solve(utility, queries.pairs(engine, model), weight=weight, directions=directions,
+                         n_threads=model.threads, stop=stop)
+    value, flow, slope, pivot = found.value, found.flow, found.slope, found.smallest_pivot
+    left = np.flatnonzero(found.spoiled)
+    if left.size and model.stopping == "first_arrival":
+        left, pivot = _without_returns(net, queries, model, utility, weight, directions, left, value, flow, slope, pivot)
+    method, bound, flow_error = "elimination", EliminationResult.bound_of(pivot), 0.0
+    if left.size:
+        part = Queries(np.zeros(left.size, int), queries.destination[left], queries.state[left], [group], net, model)
+        swept = _solve_by_sweeps(
+            net, part, model, lambda group: utility,
+            None if weight is None else np.bincount(part.of, weight[left], minlength=part.n), features_of, False,
+            None if flow is None else lambda group, more: np.add(flow, more, out=flow), None)
+        value[left] = swept["value"][part.of]
+        if slope is not None:
+            slope[left] = swept["tangent"][part.of]
+        method, bound, flow_error = "elimination and sweep", max(bound, swept["bound"]), swept["flow_error"]
+    if on_batch is not None and flow is not None:
+        on_batch(group, flow)
+    if progress is not None:
+        progress(1, 1)
+    none = np.zeros(queries.n_tasks, np.int64)
+    return {
+        "value": value, "tangent": np.empty((queries.n, 0)) if slope is None else slope, "hessian": None, "bound": bound,
+        "flow_error": flow_error if flow is None else flow_error + bound * float(np.abs(flow).sum()), "n_sweeps": none,
+        "n_adjoint": none, "lanes": none.astype(bool), "method": method,
+    }
+
+
+def _without_returns(net, queries, model, utility, weight, directions, left, value, flow, slope, pivot):
+    """First arrivals behind a loop that diverges, a destination at a time: nothing leaves it, so loops through it are gone.
+
+    Returns the queries that are left, and the smallest pivot. The first destination that stays spoiled is the last tried:
+    the sweeps will raise there.
+    """
+    engine = net._topology.elimination
+    for target in np.unique(queries.destination[left]):
+        here = left[queries.destination[left] == target]
+        found = engine.solve(
+            np.where(net.tail == target, -np.inf, utility), Pairs(engine, queries.state[here], queries.destination[here], "exit"),
+            weight=None if weight is None else weight[here], directions=directions, n_threads=model.threads)
+        if found.spoiled.any():
+            break
+        value[here] = found.value
+        if flow is not None:
+            flow += found.flow
+        if slope is not None:
+            slope[here] = found.slope
+        pivot = min(pivot, found.smallest_pivot)
+        left = np.setdiff1d(left, here)
+    return left, pivot
+
+
+def _solve_by_sweeps(net, queries, model, utility_of, weight, features_of, hessian, on_batch, progress):
+    """Each destination, or eight that share their utilities, by itself."""
     stop = np.zeros(1, dtype=np.intc)
     n_features = 0
 
@@ -232,7 +325,7 @@ def solve_queries(net, queries, model, utility_of, *, weight=None, features_of=N
         "value": value, "tangent": np.concatenate(parts) if parts else np.empty((queries.n, n_features)),
         "hessian": total_hessian, "bound": max(bounds), "flow_error": flow_error,
         "n_sweeps": np.concatenate(sweeps), "n_adjoint": np.concatenate(adjoints),
-        "lanes": np.concatenate(lanes),
+        "lanes": np.concatenate(lanes), "method": "sweep",
     }
 
 
@@ -407,7 +500,8 @@ def route_log_likelihood(net, utility, trips, gradient=True, method="auto", stop
     utility : (n_arcs,) log weights, finite or −inf (impossible), or a callable ``group -> (n_arcs,)``
     trips : Trajectories
     gradient : bool
-    method : "auto" or "sweep" (sweeps for each destination)
+    method : "elimination" (one for all destinations; discount 1, no max_steps, utilities that all destinations share), "sweep"
+        (sweeps for each destination), or "auto": the first where it can be used, unless the graph fills too much
     stopping : "first_arrival" or "exit"
     discount : γ in (0, 1]
     max_steps : paths of at most this many arcs (discount 1 only)
@@ -462,7 +556,7 @@ def route_log_likelihood(net, utility, trips, gradient=True, method="auto", stop
     if not converged:
         warn_bound(found["bound"], tol)
     return RouteLogLikelihood(
-        value=float(matched.weight @ per_trip), per_trip=per_trip, gradient=result, method="sweep",
+        value=float(matched.weight @ per_trip), per_trip=per_trip, gradient=result, method=found["method"],
         converged=bool(converged), error_bound=float(found["bound"]), flow_error=float(found["flow_error"]),
         n_sweeps=found["n_sweeps"], n_adjoint_sweeps=found["n_adjoint"], stopping=stopping, discount=discount,
         max_steps=max_steps, dropped=matched.report,
@@ -531,11 +625,18 @@ def route_values(net, utility, destination, *, stopping="first_arrival", method=
     """
     model = RouteModel(stopping, discount, max_steps, tol, max_sweeps, None, method)
     utility = checked_utility(net, utility)
-    values, _, found = _one_destination(net, utility, net.state_index(destination, "destination"), model)
-    bound = float(found["bound"][0])
+    target = net.state_index(destination, "destination")
+    engine, sweeps = "sweep", 0
+    if model.method == "elimination" or (model.method == "auto" and "elimination" in vars(net._topology) and model.in_lanes):
+        values, spoiled, pivot = net._topology.elimination.values_of_all(utility, int(target), stopping)
+        if not spoiled.any():
+            engine, bound = "elimination", EliminationResult.bound_of(pivot)
+    if engine == "sweep":
+        values, _, found = _one_destination(net, utility, target, model)
+        bound, sweeps = float(found["bound"][0]), int(found["n_sweeps"][0])
     if bound > tol:
         warn_bound(bound, tol)
-    return RouteValues(values, "sweep", bound <= tol, bound, int(found["n_sweeps"][0]), stopping, discount, max_steps)
+    return RouteValues(values, engine, bound <= tol, bound, sweeps, stopping, discount, max_steps)
 
 
 def choice_probabilities(net, utility, destination, *, stopping="first_arrival", discount=1.0, tol=DEFAULT_TOL,
@@ -567,7 +668,7 @@ def choice_probabilities(net, utility, destination, *, stopping="first_arrival",
     return chances
 
 
-def expected_flows(net, utility, origins, destinations, demand, *, stopping="first_arrival", discount=1.0,
+def expected_flows(net, utility, origins, destinations, demand, *, stopping="first_arrival", method="auto", discount=1.0,
                    max_steps=None, tol=DEFAULT_TOL, max_sweeps=DEFAULT_MAX_SWEEPS, n_threads=None, progress=None):
     """Expected passages of every arc when `demand` travellers go from each origin to its destination.
 
@@ -579,7 +680,7 @@ def expected_flows(net, utility, origins, destinations, demand, *, stopping="fir
     utility : (n_arcs,)
     origins, destinations : (n_pairs,) labels
     demand : (n_pairs,) travellers of each pair, at least 0; a number serves all pairs
-    stopping, discount, max_steps, tol, max_sweeps, n_threads : as in :func:`route_log_likelihood`. Under a discount the
+    stopping, method, discount, max_steps, tol, max_sweeps, n_threads : as in :func:`route_log_likelihood`. Under a discount the
         choices are those of the discounted values, and passages are counted undiscounted.
     progress : callable (done, total), optional
 
@@ -600,7 +701,7 @@ def expected_flows(net, utility, origins, destinations, demand, *, stopping="fir
     -----
     Utilities do not change with flows: there is no congestion and no equilibrium.
     """
-    model = RouteModel(stopping, discount, max_steps, tol, max_sweeps, n_threads)
+    model = RouteModel(stopping, discount, max_steps, tol, max_sweeps, n_threads, method)
     utility = checked_utility(net, utility)
     origin = np.atleast_1d(net.state_index(np.atleast_1d(origins), "origins"))
     destination = np.atleast_1d(net.state_index(np.atleast_1d(destinations), "destinations"))
@@ -638,7 +739,7 @@ def _flows_of_policy(net, utility, origin, destination, demand, model, progress)
     total = np.zeros(net.n_arcs)
     targets = np.unique(destination)
     # sweeps first, as they are quick where travellers soon arrive; factors where they are not
-    undiscounted = RouteModel(model.stopping, 1.0, None, model.tol, min(model.max_sweeps, 2000), 1)
+    undiscounted = RouteModel(model.stopping, 1.0, None, model.tol, min(model.max_sweeps, 2000), 1, "sweep")
     for done, target in enumerate(targets, start=1):
         here = destination == target
         values, chances, _ = _one_destination(net, utility, target, model, probabilities=True)

@@ -1,0 +1,114 @@
+"""The compiled elimination: equal to its slow twin, to sweeps and to differences, at every width of vectors."""
+
+import numpy as np
+import pytest
+
+from fastirl import _elimination as kernels
+from fastirl import _elimination_reference as ref
+from fastirl.elimination import Elimination, Pairs
+from fastirl.elimination_order import elimination_order
+
+RULES = ("first_arrival", "exit")
+WIDTHS = kernels.widths()
+
+
+def random_problem(seed):
+    """Parallel arcs, self-loops, arcs that are impossible, several components, costs at which exp underflows."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 60))
+    m = int(rng.integers(0, 4 * n + 1))
+    tail, head = rng.integers(0, n, m), rng.integers(0, n, m)
+    utility = rng.uniform(-4.0, -2.5, m) - rng.choice([0.0, 900.0]) * rng.integers(0, 2, m)
+    utility[rng.random(m) < 0.05] = -np.inf
+    order = rng.permutation(n) if seed % 2 else "scipy"
+    origins, destinations = rng.integers(0, n, 20), rng.integers(0, n, 20)
+    return n, tail, head, utility, elimination_order(n, tail, head, order=order, relax=seed % 3 == 0), origins, destinations
+
+
+def engine(n, tail, head, utility, order, origins, destinations, stopping, bits=0):
+    elimination = Elimination(order, tail, head, bits)
+    return elimination, Pairs(elimination, origins, destinations, stopping)
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("stopping", RULES)
+@pytest.mark.parametrize("seed", range(30))
+def test_values_gradients_and_slopes_are_those_of_the_slow_twin(seed, stopping, bits):
+    n, tail, head, utility, order, origins, destinations = problem = random_problem(seed)
+    rng = np.random.default_rng(seed)
+    weight, directions = rng.uniform(0.1, 2.0, 20), rng.normal(size=(tail.size, 10))
+    factors = ref.eliminate(order.pattern, utility)
+    assert factors[2].size == 0
+    elimination, pairs = engine(*problem, stopping, bits)
+    found = elimination.solve(utility, pairs, weight=weight, directions=directions)
+    value = ref.values(order.pattern, factors, origins, destinations, stopping)
+    there = value > -np.inf
+    assert not found.spoiled.any()
+    np.testing.assert_array_equal(found.value > -np.inf, there)
+    np.testing.assert_allclose(found.value[there], value[there], rtol=1e-12, atol=1e-12)
+    flow = ref.gradient(order.pattern, factors, utility, origins, destinations, weight, stopping)
+    np.testing.assert_allclose(found.flow, flow, rtol=1e-10, atol=1e-11)
+    slope = ref.tangents(order.pattern, utility, directions, origins, destinations, stopping)
+    np.testing.assert_allclose(found.slope, slope, rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(weight[there] @ found.slope[there], flow @ directions, rtol=1e-9, atol=1e-10)
+    # the arrays that are used again hold nothing of the first call
+    again = elimination.solve(utility, pairs, weight=weight)
+    np.testing.assert_array_equal(again.flow, found.flow)
+    np.testing.assert_array_equal(again.value, found.value)
+    d = int(destinations[0])
+    everywhere, spoiled, _ = elimination.values_of_all(utility, d, stopping)
+    np.testing.assert_allclose(everywhere, ref.values_of_all(order.pattern, factors, d, stopping), rtol=1e-12, atol=1e-12)
+    assert not spoiled.any()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_pair_is_spoiled_where_its_slow_twin_says_so(seed):
+    rng = np.random.default_rng(seed)
+    n, m = 14, 24
+    tail, head, utility = rng.integers(0, n, m), rng.integers(0, n, m), rng.uniform(-2.0, 0.8, m)
+    order = elimination_order(n, tail, head)
+    origins, destinations = np.divmod(np.arange(n * n), n)
+    factors = ref.eliminate(order.pattern, utility)
+    known = np.array([ref.spoiled(order.pattern, factors, tail, head, utility, o, d) >= 0
+                      for o, d in zip(origins, destinations)])
+    elimination, pairs = engine(n, tail, head, utility, order, origins, destinations, "exit")
+    found = elimination.solve(utility, pairs, weight=np.ones(n * n))
+    np.testing.assert_array_equal(found.spoiled, known)
+    good = ~known
+    value = ref.values(order.pattern, factors, origins[good], destinations[good], "exit")
+    np.testing.assert_allclose(found.value[good], value, rtol=1e-11, atol=1e-11)
+    flow = ref.gradient(order.pattern, factors, utility, origins[good], destinations[good], np.ones(good.sum()), "exit")
+    np.testing.assert_allclose(found.flow, flow, rtol=1e-8, atol=1e-9)
+    assert np.isfinite(found.flow).all()
+
+
+@pytest.mark.parametrize("stopping", RULES)
+def test_threads_change_no_bit(stopping):
+    rng = np.random.default_rng(1)
+    side = 40
+    node = np.arange(side * side).reshape(side, side)
+    pairs = np.concatenate([np.column_stack([node[:, :-1].ravel(), node[:, 1:].ravel()]),
+                            np.column_stack([node[:-1].ravel(), node[1:].ravel()])])
+    tail, head = np.concatenate([pairs, pairs[:, ::-1]]).T
+    utility = rng.uniform(-4.0, -2.0, tail.size)
+    order = elimination_order(side * side, tail, head)
+    origins, destinations = rng.integers(0, side * side, 300), rng.integers(0, side * side, 300)
+    elimination, pairs = engine(side * side, tail, head, utility, order, origins, destinations, stopping)
+    directions = rng.normal(size=(tail.size, 3))
+    one, *others = (elimination.solve(utility, pairs, weight=np.ones(300), directions=directions, n_threads=k)
+                    for k in (1, 2, 5))
+    for other in others:
+        for name in ("value", "flow", "slope"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_chunks_of_pairs_change_nothing_beyond_rounding(monkeypatch):
+    problem = random_problem(3)
+    whole, pairs = engine(*problem, "first_arrival")
+    one = whole.solve(problem[3], pairs, weight=np.ones(20))
+    monkeypatch.setattr("fastirl.elimination.STORE_BYTES", 2000)
+    cut, pairs = engine(*problem, "first_arrival")
+    assert len(pairs.chunks) > 2
+    other = cut.solve(problem[3], pairs, weight=np.ones(20))
+    np.testing.assert_array_equal(one.value, other.value)
+    np.testing.assert_allclose(one.flow, other.flow, rtol=1e-12, atol=1e-14)
