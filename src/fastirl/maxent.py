@@ -1024,6 +1024,9 @@ class _Search:
         self.max_iter, self.tol, self.progress = max_iter, tol, _progress_of(progress)
         self.n_iter, self.gain, self.converged, self.message = 0, math.inf, False, ""
         self.best = None
+        # where second derivatives cost many gradients, curvature is learned from gradients on the way
+        self.order = 2 if optimizer == "bhhh" or objective.has_hessian else 1
+        self.learned = None
 
     def _point(self, x, order):
         """The point at scaled weights, or None where the sum over paths is not finite."""
@@ -1037,11 +1040,33 @@ class _Search:
 
     def _curvature(self, x):
         # SciPy asks for derivatives of a proposal before it rejects it: at an infeasible one those at home serve
+        if self.order == 1:
+            return self._learn(x)
         point = self._point(x, 2) or self.best[1]
-        matrix = point.hessian
-        if self.optimizer == "bhhh" or matrix is None:
-            matrix = (point.scores * self.objective.matched.weight[:, None]).T @ point.scores
+        matrix = point.hessian if self.optimizer != "bhhh" else self._outer(point)
         return matrix / np.outer(self.scale, self.scale)
+
+    def _outer(self, point):
+        return (point.scores * self.objective.matched.weight[:, None]).T @ point.scores
+
+    def _learn(self, x):
+        """Damped BFGS (Powell 1978) from the outer product of scores at the start."""
+        if self.learned is None:
+            point = self._point(x, 2)
+            self.learned = x.copy(), -point.gradient / self.scale, self._outer(point) / np.outer(self.scale, self.scale)
+        before, slope, matrix = self.learned
+        point = self._point(x, 1)
+        if point is None or np.array_equal(before, x):
+            return matrix
+        step, change = x - before, -point.gradient / self.scale - slope
+        pushed = matrix @ step
+        expected, found = step @ pushed, step @ change
+        if expected > 0.0:
+            share = 1.0 if found >= 0.2 * expected else 0.8 * expected / (expected - found)
+            change = share * change + (1.0 - share) * pushed
+            matrix = matrix - np.outer(pushed, pushed) / expected + np.outer(change, change) / (step @ change)
+        self.learned = x.copy(), -point.gradient / self.scale, matrix
+        return matrix
 
     def expected_gain(self, gradient, curvature):
         """Gain in log likelihood that the quadratic model promises, each direction moved by at most one unit."""
@@ -1064,19 +1089,19 @@ class _Search:
 
     def _trust_region(self, x):
         def value(x):
-            point = self._point(x, 2)
+            point = self._point(x, self.order)
             return math.inf if point is None else -point.value
 
         def callback(x):
-            point = self._point(x, 2)
+            point = self._point(x, self.order)
             self._tick(x, self.expected_gain(point.gradient / self.scale, self._curvature(x)))
             if self.gain <= self.tol:
                 raise StopIteration
 
         def slope(x):
-            return -(self._point(x, 2) or self.best[1]).gradient / self.scale
+            return -(self._point(x, self.order) or self.best[1]).gradient / self.scale
 
-        first = self._point(x, 2)
+        first = self._point(x, self.order)
         self.gain = self.expected_gain(first.gradient / self.scale, self._curvature(x))
         if self.gain > self.tol:
             result = optimize.minimize(
@@ -1145,7 +1170,11 @@ class _Search:
         hessian = point.hessian
         if hessian is None:
             hessian = self.objective.hessian_by_differences(theta, self.scale)
-        if self.optimizer == "lbfgs":
+        if self.order == 1 and self.optimizer != "lbfgs":
+            # judged by the true curvature
+            self.gain = self.expected_gain(point.gradient / self.scale, hessian / np.outer(self.scale, self.scale))
+            self._judge(self.n_iter >= self.max_iter)
+        elif self.optimizer == "lbfgs":
             self.gain = self.expected_gain(point.gradient / self.scale, hessian / np.outer(self.scale, self.scale))
             # first-order steps end where the gradient drowns in the rounding of the line search's differences
             self.converged = self.gain <= max(self.tol, 1e-6)

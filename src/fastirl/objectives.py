@@ -7,7 +7,7 @@ from scipy import sparse
 
 from .exceptions import DivergenceError, UndecidedError
 from .process_likelihood import ProcessModel
-from .route_choice import Observed, solve_queries
+from .route_choice import Observed, eliminates, solve_queries
 
 __all__ = ["Point", "ProcessObjective", "RouteObjective"]
 
@@ -58,6 +58,11 @@ class RouteObjective:
     def sample_features(self):
         """Features of one group, for a start."""
         return self.net.group_features(self.observed.groups[0])
+
+    @property
+    def has_hessian(self):
+        """Whether points of order 2 have the exact Hessian; else it is differences of exact gradients, which are quick."""
+        return self.model.max_steps is None and not eliminates(self.net, self.observed.queries, self.model)
 
     @property
     def always_exists(self):
@@ -150,6 +155,8 @@ class ProcessObjective:
     forget = RouteObjective.forget
     at = RouteObjective.at
     hessian_by_differences = RouteObjective.hessian_by_differences
+
+    has_hessian = True
 
     @property
     def always_exists(self):

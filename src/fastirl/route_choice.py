@@ -118,7 +118,7 @@ class Queries:
         self.n, self._pairs = len(unique), None
         starts = self._task_starts(unique)
         self.n_tasks = starts.size - 1
-        shared = len(groups) == 1
+        self.shared = shared = len(groups) == 1
         if shared and model.in_lanes:
             unique = self._cluster(unique, starts, net)
             starts = self._task_starts(unique)
@@ -205,20 +205,21 @@ def solve_queries(net, queries, model, utility_of, *, weight=None, features_of=N
     dict: value (n_queries,), tangent (n_queries, k), hessian (None under elimination), bound, flow_error, method; of each
     destination n_sweeps, n_adjoint, lanes (whether it was solved eight at a time)
     """
-    shared = len({id(batch.group) for batch in queries.batches}) == 1
-    if model.method == "elimination" and not shared:
+    if model.method == "elimination" and not queries.shared:
         raise InvalidInputError(
             "method='elimination' needs utilities that all destinations share: these are a callable of the group, and there "
             "are several groups; pass method='auto' or 'sweep'")
-    if shared and _eliminates(net, queries, model):
+    if eliminates(net, queries, model):
         return _solve_by_elimination(net, queries, model, utility_of, weight, features_of, on_batch, progress)
     return _solve_by_sweeps(net, queries, model, utility_of, weight, features_of, hessian, on_batch, progress)
 
 
-def _eliminates(net, queries, model):
+def eliminates(net, queries, model):
     """Whether elimination serves: always where it can, but for graphs that it fills so much that sweeps are quicker."""
-    if model.method != "auto" or not model.in_lanes:
-        return model.method == "elimination"
+    if model.method == "sweep" or not model.in_lanes or not queries.shared:
+        return False
+    if model.method == "elimination":
+        return True
     order = net._topology.elimination.order
     return order.n_pairs < MOST_PAIRS and order.n_terms < 5000 * queries.n_tasks * (net.n_arcs + net.n_states)
 
