@@ -67,6 +67,7 @@ class BuildExt(build_ext):
 HEADERS = {
     "_core": ("_lanes.h", "_lanes_kernels.h"),
     "_planning": ("_sweeps.h", "_sweeps_kernels.h"),
+    "_symbolic": (),
     "_elimination": ("_elimination.h", "_elimination_kernels.h"),
 }
 extensions = [

@@ -242,7 +242,7 @@ def test_too_few_sweeps_are_undecided_never_a_number(stopping):
     graph = small.random(20, 3, seed=71).scaled_to(0.99)
     net = graph.net()
     trips = small.simulated(net, graph.utility, np.random.default_rng(0), 8, pairs=4, stopping=stopping)
-    options = dict(stopping=stopping, max_sweeps=3)
+    options = dict(stopping=stopping, max_sweeps=3, method="sweep")
     for call in (lambda: fi.route_values(net, graph.utility, 3, **options),
                  lambda: fi.route_log_likelihood(net, graph.utility, trips, **options),
                  lambda: fi.expected_flows(net, graph.utility, [0], [3], 1.0, **options),

@@ -26,7 +26,7 @@ def random_problem(seed):
 
 
 def engine(n, tail, head, utility, order, origins, destinations, stopping, bits=0):
-    elimination = Elimination(order, tail, head, bits)
+    elimination = Elimination(order, bits)
     return elimination, Pairs(elimination, origins, destinations, stopping)
 
 

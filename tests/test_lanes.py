@@ -34,7 +34,7 @@ def grid_arcs(width, height):
 
 def solve(net, utility, origin, destination, *, lanes, features=None, weight=None, **model):
     """Values, flow, tangents and Hessian of pairs."""
-    model = RouteModel(lanes=lanes, n_threads=model.pop("n_threads", 1), **model)
+    model = RouteModel(lanes=lanes, n_threads=model.pop("n_threads", 1), method="sweep", **model)
     origin, destination = np.asarray(origin), np.asarray(destination)
     queries = Queries(np.zeros(origin.size, int), destination, origin, [None], net, model)
     flow = np.zeros(net.n_arcs)

@@ -12,10 +12,11 @@ from fastirl.exceptions import MissingExtraError
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "fastirl"
 
 RANKS = {
-    "exceptions": 0, "results": 0, "_core": 0, "_planning": 0, "_reference": 0, "_planning_reference": 0, "_elimination_reference": 0, "_parallel": 0,
+    "exceptions": 0, "results": 0, "_core": 0, "_planning": 0, "_elimination": 0, "_symbolic": 0,
+    "_reference": 0, "_planning_reference": 0, "_elimination_reference": 0, "_parallel": 0,
     "_validation": 1, "_end_components": 1,
     "elimination_order": 2, "link_tables": 2, "trip_parsing": 2, "tables": 2,
-    "link_features": 3, "turn_bans": 3, "trajectories": 3,
+    "elimination": 3, "link_features": 3, "turn_bans": 3, "trajectories": 3,
     "turns": 4, "matching": 4,
     "road_network": 5, "mdp": 5, "rewards": 5, "_value_solver": 5,
     "route_choice": 6, "planning": 6, "process_likelihood": 6,
@@ -82,8 +83,9 @@ def test_the_slow_twins_serve_tests_and_benchmarks_only(module):
     assert "_reference" not in [other for other, _ in imported_modules(text)]
 
 
-def test_two_modules_are_compiled():
-    assert sorted(path.name for path in SOURCE.glob("*.pyx")) == ["_core.pyx", "_planning.pyx"]
+def test_four_modules_are_compiled():
+    assert sorted(path.name for path in SOURCE.glob("*.pyx")) == ["_core.pyx", "_elimination.pyx", "_planning.pyx",
+                                                                  "_symbolic.pyx"]
 
 
 def test_an_absent_library_is_an_error_that_names_the_extra(monkeypatch):

@@ -489,7 +489,8 @@ def log_ratios(const double[:, ::1] above, const double[:, ::1] below):
     cdef double[::1] out = result
     cdef int64_t q
     for q in range(above.shape[0]):
-        out[q] = log_of(above[q, 0] / below[q, 0], above[q, 1] - below[q, 1])
+        # no walk leads there, whatever loops there are elsewhere
+        out[q] = -INFINITY if above[q, 0] == 0.0 else log_of(above[q, 0] / below[q, 0], above[q, 1] - below[q, 1])
     return result
 
 

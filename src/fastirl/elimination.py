@@ -124,19 +124,18 @@ class Elimination:
     Parameters
     ----------
     order : EliminationOrder
-    tail, head : (m,) the arcs that the order was made for
     bits : width of vectors, 0 for the widest that the machine has
     """
 
-    def __init__(self, order, tail, head, bits=0):
-        self.order, self.tail, self.head = order, tail, head
+    def __init__(self, order, bits=0):
+        self.order, self.tail, self.head = order, order.tail, order.head
         self.plan = kernels.Plan(
             order.n_states, order.super_ptr, order.row_ptr, order.rows, order.super_parent, order.super_of, order.relative,
             order.front_ptr, order.arc_ptr, order.arc_index, order.arc_place, order.tasks, bits)
         self._factors, self._flows, self._climbers, self._walkers, self._rooms = (_Spares() for _ in range(5))
 
     def __reduce__(self):
-        return Elimination, (self.order, self.tail, self.head)
+        return Elimination, (self.order,)
 
     def solve(self, utility, pairs, *, weight=None, directions=None, n_threads=1, stop=None):
         """Values of pairs; with `weight`, Σ weight V differentiated in every arc; with `directions`, every V in these.
@@ -185,6 +184,11 @@ class Elimination:
                 run = kernels.TreeRun(factors, stop, flows, flow)
                 each(lambda _: self._work(run), range(n_threads if kernels.THREADS else 1))
                 self._flows.append(flows)
+                # what cancels under first arrival (arcs that leave a destination) is rounding
+                if (np.asarray(weight) >= 0.0).all():
+                    np.maximum(flow, 0.0, out=flow)
+                elif (np.asarray(weight) <= 0.0).all():
+                    np.minimum(flow, 0.0, out=flow)
             result = EliminationResult(value, spoiled, 1.0 / factors.largest_closure(), flow, slope)
             self._factors.append(factors)
             return result

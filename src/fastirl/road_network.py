@@ -44,7 +44,7 @@ class _Topology:
     @cached_property
     def elimination(self):
         """The engine that solves all destinations at once."""
-        return Elimination(elimination_order(self.n_states, self.tail, self.head), self.tail, self.head)
+        return Elimination(elimination_order(self.n_states, self.tail, self.head))
 
     def __getstate__(self):
         return {name: value for name, value in vars(self).items() if name != "elimination"}

@@ -628,7 +628,9 @@ def route_values(net, utility, destination, *, stopping="first_arrival", method=
     utility = checked_utility(net, utility)
     target = net.state_index(destination, "destination")
     engine, sweeps = "sweep", 0
-    if model.method == "elimination" or (model.method == "auto" and "elimination" in vars(net._topology) and model.in_lanes):
+    # for one destination alone sweeps are quicker than a first elimination order
+    ready = model.in_lanes and "elimination" in vars(net._topology) and net._topology.elimination.order.n_pairs < MOST_PAIRS
+    if model.method == "elimination" or (model.method == "auto" and ready):
         values, spoiled, pivot = net._topology.elimination.values_of_all(utility, int(target), stopping)
         if not spoiled.any():
             engine, bound = "elimination", EliminationResult.bound_of(pivot)
