@@ -112,3 +112,26 @@ def test_chunks_of_pairs_change_nothing_beyond_rounding(monkeypatch):
     other = cut.solve(problem[3], pairs, weight=np.ones(20))
     np.testing.assert_array_equal(one.value, other.value)
     np.testing.assert_allclose(one.flow, other.flow, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_scalar_twin_is_the_slow_twin_compiled(seed):
+    n, tail, head, utility, order, origins, destinations = random_problem(seed)
+    factors = ref.eliminate(order.pattern, utility)
+    slots, close = kernels.scalar_eliminate(order.pattern, utility)
+    np.testing.assert_allclose(slots, factors[0], rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(close, factors[1], rtol=1e-13, atol=1e-13)
+    start = order.rank[origins], order.rank[destinations]
+    a, b = (kernels.scalar_half_paths(order.pattern, slots, close, side, start[side]) for side in range(2))
+    each = np.arange(20, dtype=np.int32)
+    log_g = kernels.scalar_pairs(order.pattern, close, a, b, each, each, start[0])
+    known, _, _ = ref.log_inverse(order.pattern, factors, origins.tolist(), destinations.tolist())
+    np.testing.assert_allclose(log_g, known, rtol=1e-12, atol=1e-12)
+    with np.errstate(invalid="ignore"):
+        seed_share = np.where(log_g[:, None] > -np.inf, np.exp(a + close + b - log_g[:, None]), 0.0)
+    back, close_back = np.zeros(slots.size), seed_share.sum(axis=0)
+    for side, x in enumerate((a, b)):
+        kernels.scalar_descend(order.pattern, slots, close, side, start[side], x, seed_share.copy(), back, close_back)
+    flow = kernels.scalar_reverse(order.pattern, slots, close, utility, back, close_back)
+    known = ref.gradient(order.pattern, factors, utility, origins, destinations, np.ones(20), "exit")
+    np.testing.assert_allclose(flow, known, rtol=1e-10, atol=1e-11)

@@ -627,3 +627,162 @@ def as_logs(const double[::1] f, const double[::1] e):
         for i in range(f.shape[0]):
             out[i] = log_of(f[i], e[i])
     return result
+
+
+# --- the plain reading: logarithms, the C library's functions, one thread
+
+
+cdef inline double log_add(double a, double b) noexcept nogil:
+    """log(e^a + e^b)."""
+    if a < b:
+        a, b = b, a
+    return a if b == -INFINITY else a + log1p(exp(b - a))
+
+
+cdef inline double scalar_closure(double loop) noexcept nogil:
+    """−log(1 − exp S), each branch exact where it is used; −inf where the loops sum to infinity."""
+    if loop >= 0.0:
+        return -INFINITY
+    return -log(-expm1(loop)) if loop > -0.6931471805599453 else -log1p(-exp(loop))
+
+
+cdef inline double scalar_share(double term, double total) noexcept nogil:
+    return exp(term - total) if term > -INFINITY else 0.0
+
+
+def scalar_eliminate(pattern, const double[::1] utility):
+    """(slots, C) of `_elimination_reference.eliminate`, the triple loop of elimination.md."""
+    cdef const int64_t[::1] up_ptr = pattern[1], up_first = pattern[2], arc_slot = pattern[4]
+    cdef const int32_t[::1] rows = pattern[3]
+    cdef int64_t n = up_first.shape[0], pairs = up_ptr[n], a, k, p, q, at, e, size, i, j, s
+    slots, close = np.full(n + 2 * pairs, -np.inf), np.empty(n)
+    cdef double[::1] w = slots, c = close
+    cdef double d, u
+    with nogil:
+        for a in range(utility.shape[0]):
+            w[arc_slot[a]] = log_add(w[arc_slot[a]], utility[a])
+        for k in range(n):
+            c[k] = scalar_closure(w[k])
+            e, size = up_ptr[k], up_ptr[k + 1] - up_ptr[k]
+            for p in range(size):
+                i = rows[up_first[k] + p]
+                d, u = w[n + pairs + e + p] + c[k], w[n + e + p]
+                w[i] = log_add(w[i], d + u)
+                at = up_first[i]
+                for q in range(p + 1, size):
+                    j = rows[up_first[k] + q]
+                    while rows[at] < j:
+                        at += 1
+                    s = n + up_ptr[i] + at - up_first[i]
+                    w[s] = log_add(w[s], d + w[n + e + q])
+                    w[s + pairs] = log_add(w[s + pairs], w[n + pairs + e + q] + c[k] + u)
+    return slots, close
+
+
+def scalar_half_paths(pattern, slots, close, int side, const int32_t[::1] start):
+    """(k, n) half paths a (side 0) or b (side 1) of ranks, −inf off the path."""
+    cdef const int64_t[::1] up_ptr = pattern[1], up_first = pattern[2]
+    cdef const int32_t[::1] rows = pattern[3]
+    cdef const double[::1] w = slots, c = close
+    cdef int64_t n = up_first.shape[0], shift = n + side * up_ptr[n], h, k, p
+    found = np.full((start.shape[0], n), -np.inf)
+    cdef double[:, ::1] x = found
+    with nogil:
+        for h in range(start.shape[0]):
+            k = start[h]
+            x[h, k] = 0.0
+            while True:
+                for p in range(up_ptr[k + 1] - up_ptr[k]):
+                    x[h, rows[up_first[k] + p]] = log_add(
+                        x[h, rows[up_first[k] + p]], x[h, k] + c[k] + w[shift + up_ptr[k] + p])
+                if up_ptr[k + 1] == up_ptr[k]:
+                    break
+                k = rows[up_first[k]]
+    return found
+
+
+def scalar_pairs(pattern, close, const double[:, ::1] a, const double[:, ::1] b, const int32_t[::1] of_a,
+                 const int32_t[::1] of_b, const int32_t[::1] start):
+    """log G of pairs of half paths: ⊕ a C b along the way of the first."""
+    cdef const int64_t[::1] up_ptr = pattern[1], up_first = pattern[2]
+    cdef const int32_t[::1] rows = pattern[3]
+    cdef const double[::1] c = close
+    cdef int64_t q, k
+    found = np.full(of_a.shape[0], -np.inf)
+    cdef double[::1] value = found
+    with nogil:
+        for q in range(of_a.shape[0]):
+            k = start[of_a[q]]
+            while True:
+                value[q] = log_add(value[q], a[of_a[q], k] + c[k] + b[of_b[q], k])
+                if up_ptr[k + 1] == up_ptr[k]:
+                    break
+                k = rows[up_first[k]]
+    return found
+
+
+def scalar_descend(pattern, slots, close, int side, const int32_t[::1] start, const double[:, ::1] x,
+                   double[:, ::1] x_back, double[::1] back, double[::1] close_back):
+    """Back down the half paths: derivatives in the slots and in C."""
+    cdef const int64_t[::1] up_ptr = pattern[1], up_first = pattern[2]
+    cdef const int32_t[::1] rows = pattern[3]
+    cdef const double[::1] w = slots, c = close
+    cdef int64_t n = up_first.shape[0], shift = n + side * up_ptr[n], h, k, p, at, depth
+    cdef int64_t[::1] way = np.empty(n + 1, np.int64)
+    cdef double q
+    with nogil:
+        for h in range(start.shape[0]):
+            depth, k = 0, start[h]
+            while True:
+                way[depth] = k
+                depth += 1
+                if up_ptr[k + 1] == up_ptr[k]:
+                    break
+                k = rows[up_first[k]]
+            for depth in range(depth - 1, -1, -1):
+                k = way[depth]
+                for p in range(up_ptr[k + 1] - up_ptr[k]):
+                    at = rows[up_first[k] + p]
+                    q = scalar_share(x[h, k] + c[k] + w[shift + up_ptr[k] + p], x[h, at]) * x_back[h, at]
+                    back[shift + up_ptr[k] + p] += q
+                    close_back[k] += q
+                    x_back[h, k] += q
+
+
+def scalar_reverse(pattern, slots, close, const double[::1] utility, double[::1] back, double[::1] close_back):
+    """(m,) derivatives in the arcs from those in slots and C, which are spent."""
+    cdef const int64_t[::1] up_ptr = pattern[1], up_first = pattern[2], arc_slot = pattern[4]
+    cdef const int32_t[::1] rows = pattern[3]
+    cdef const double[::1] w = slots, c = close
+    cdef int64_t n = up_first.shape[0], pairs = up_ptr[n], a, k, p, q, at, e, size, i, j, s
+    cdef double d, u, share
+    found = np.empty(utility.shape[0])
+    cdef double[::1] flow = found
+    with nogil:
+        for k in range(n - 1, -1, -1):
+            e, size = up_ptr[k], up_ptr[k + 1] - up_ptr[k]
+            for p in range(size):
+                i = rows[up_first[k] + p]
+                d, u = w[n + pairs + e + p] + c[k], w[n + e + p]
+                share = scalar_share(d + u, w[i]) * back[i]
+                back[n + pairs + e + p] += share
+                back[n + e + p] += share
+                close_back[k] += share
+                at = up_first[i]
+                for q in range(p + 1, size):
+                    j = rows[up_first[k] + q]
+                    while rows[at] < j:
+                        at += 1
+                    s = n + up_ptr[i] + at - up_first[i]
+                    share = scalar_share(d + w[n + e + q], w[s]) * back[s]
+                    back[n + pairs + e + p] += share
+                    back[n + e + q] += share
+                    close_back[k] += share
+                    share = scalar_share(w[n + pairs + e + q] + c[k] + u, w[s + pairs]) * back[s + pairs]
+                    back[n + pairs + e + q] += share
+                    back[n + e + p] += share
+                    close_back[k] += share
+            back[k] += close_back[k] * exp(w[k] + c[k]) if w[k] > -INFINITY else 0.0
+        for a in range(utility.shape[0]):
+            flow[a] = scalar_share(utility[a], w[arc_slot[a]]) * back[arc_slot[a]]
+    return found
