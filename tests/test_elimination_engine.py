@@ -1,5 +1,6 @@
 """The compiled elimination: equal to its slow twin, to sweeps and to differences, at every width of vectors."""
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -56,9 +57,10 @@ def test_values_gradients_and_slopes_are_those_of_the_slow_twin(seed, stopping, 
     np.testing.assert_array_equal(again.flow, found.flow)
     np.testing.assert_array_equal(again.value, found.value)
     d = int(destinations[0])
-    everywhere, spoiled, _ = elimination.values_of_all(utility, d, stopping)
-    np.testing.assert_allclose(everywhere, ref.values_of_all(order.pattern, factors, d, stopping), rtol=1e-12, atol=1e-12)
-    assert not spoiled.any()
+    everywhere = elimination.values_of_all(utility, d, stopping)
+    np.testing.assert_allclose(
+        everywhere.value, ref.values_of_all(order.pattern, factors, d, stopping), rtol=1e-12, atol=1e-12)
+    assert not everywhere.spoiled.any() and everywhere.bound < 1e-12
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -135,3 +137,58 @@ def test_the_scalar_twin_is_the_slow_twin_compiled(seed):
     flow = kernels.scalar_reverse(order.pattern, slots, close, utility, back, close_back)
     known = ref.gradient(order.pattern, factors, utility, origins, destinations, np.ones(20), "exit")
     np.testing.assert_allclose(flow, known, rtol=1e-10, atol=1e-11)
+
+
+def exact_inverse(n, tail, head, utility, digits):
+    matrix = mpmath.eye(n)
+    for i, j, u in zip(tail.tolist(), head.tolist(), utility.tolist()):
+        matrix[i, j] -= mpmath.exp(mpmath.mpf(u))
+    return matrix**-1
+
+
+@pytest.mark.parametrize("decimals", (1, 2, 4, 8, 11))
+@pytest.mark.parametrize("seed", range(6))
+def test_values_are_exact_within_the_stated_bound_as_the_spectral_radius_nears_one(seed, decimals):
+    """Against 160 digits; at 1 − ρ >= 1e-2 to 1e-12. Costs are shifted by potentials, so that walks reach e^±100."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(4, 14))
+    m = int(rng.integers(2 * n, 4 * n))
+    tail, head, utility = rng.integers(0, n, m), rng.integers(0, n, m), rng.uniform(-3.0, 0.0, m)
+    matrix = np.zeros((n, n))
+    np.add.at(matrix, (tail, head), np.exp(utility))
+    radius = np.abs(np.linalg.eigvals(matrix)).max()
+    assert radius > 1e-3
+    utility = utility + np.log((1.0 - 10.0**-decimals) / radius)
+    if seed % 2:
+        shift = rng.normal(0.0, 30.0, n)
+        utility = utility + shift[tail] - shift[head]
+    origins, destinations = np.repeat(np.arange(n), 3), rng.integers(0, n, 3 * n)
+    order = elimination_order(n, tail, head)
+    with mpmath.workdps(160):
+        inverse = exact_inverse(n, tail, head, utility, 160)
+        for stopping in RULES:
+            elimination, pairs = engine(n, tail, head, utility, order, origins, destinations, stopping)
+            both = (elimination.solve(utility, pairs), elimination.solve(utility, pairs, directions=np.ones((m, 1))))
+            for found in both:
+                assert not found.spoiled.any()
+                for value, o, d in zip(found.value.tolist(), origins.tolist(), destinations.tolist()):
+                    exact = inverse[o, d] / (inverse[d, d] if stopping == "first_arrival" else 1)
+                    if value == -np.inf:
+                        assert abs(exact) < 1e-100  # mpmath cancels to that
+                        continue
+                    exact = mpmath.log(exact)
+                    error = float(abs(value - exact)) / max(1.0, abs(float(exact)))
+                    assert error <= found.bound
+                    assert decimals > 2 or error <= 1e-12
+            # the difference and the tangent agree on how many arcs are passed
+            assert both[0].expected_arcs == pytest.approx(both[1].expected_arcs, rel=1e-3 if decimals < 6 else 1.0)
+
+
+def test_numbers_reach_where_exp_underflows_and_overflows_by_thousands():
+    tail, head = np.array([0, 1, 2, 1]), np.array([1, 2, 3, 0])
+    for utility, known in ((np.array([-3000.0, -2000.0, -1.0, -5000.0]), -5001.0),
+                           (np.array([3000.0, 2000.0, 1.0, -9000.0]), 5001.0)):
+        elimination, pairs = engine(4, tail, head, utility, elimination_order(4, tail, head), [0], [3], "exit")
+        found = elimination.solve(utility, pairs, weight=np.array([2.0]))
+        assert found.value[0] == pytest.approx(known, rel=1e-15)
+        np.testing.assert_allclose(found.flow, [2.0, 2.0, 2.0, 0.0], atol=1e-15)

@@ -27,24 +27,28 @@ MANY_LOOPS = 64  # strongly connected sets with a failed pivot; beyond it all pa
 _EPS = np.finfo(float).eps
 
 
+STEP = 2.0**-30  # by which all utilities are lowered for the slope of V in all of them
+
+
 @dataclass(frozen=True)
 class EliminationResult:
-    """Values of pairs; `spoiled` pairs have none: a state whose loops sum to infinity lies between origin and destination."""
+    """Values of pairs; `spoiled` pairs have none: a state whose loops sum to infinity lies between origin and destination.
+
+    expected_arcs : arcs that a traveller is expected to pass: the most of any pair, or with a `weight` and no `directions`
+        their weighted mean
+    """
 
     value: np.ndarray
     spoiled: np.ndarray
-    smallest_pivot: float
+    expected_arcs: float
     flow: object = None
     slope: object = None
 
-    @staticmethod
-    def bound_of(pivot):
-        """Error of V relative to max(1, |V|): as pivots 1 − S shrink, rounding in S grows by their inverse."""
-        return float(_EPS * (16.0 + 4.0 / pivot))
-
     @property
     def bound(self):
-        return self.bound_of(self.smallest_pivot)
+        """Error of V relative to max(1, |V|), to first order: each weight has a relative error of a few roundings, and dV is
+        the sum of these over the arcs that are expected to be passed. As the spectral radius nears 1 they are many."""
+        return float(_EPS * (8.0 + 4.0 * self.expected_arcs))
 
 
 class Pairs:
@@ -137,7 +141,14 @@ class Elimination:
     def __reduce__(self):
         return Elimination, (self.order,)
 
-    def solve(self, utility, pairs, *, weight=None, directions=None, n_threads=1, stop=None):
+    @staticmethod
+    def _slope_of_all(value, solve, utility):
+        """Expected arcs, as a difference: at most those of any value; bounded walks leave V as it is."""
+        lower = solve(utility - STEP)
+        there = np.isfinite(value) & np.isfinite(lower)
+        return ((value[there] - lower[there]) / STEP).max(initial=0.0)
+
+    def solve(self, utility, pairs, *, weight=None, directions=None, n_threads=1, stop=None, bounded=True):
         """Values of pairs; with `weight`, Σ weight V differentiated in every arc; with `directions`, every V in these.
 
         Parameters
@@ -147,12 +158,15 @@ class Elimination:
         weight : (n_pairs,) or None; pairs that are spoiled or unreachable count nothing
         directions : (m, k) or None
         stop : (1,) intc; from the moment that it is not 0 the work ends with KeyboardInterrupt
+        bounded : find what the error bound needs; with neither weight nor directions that takes as long again
 
         Returns
         -------
         EliminationResult
         """
         stop = np.zeros(1, dtype=np.intc) if stop is None else stop
+        if directions is not None:
+            directions = np.column_stack([directions, np.ones(self.plan.n_arcs)])
         with ThreadPoolExecutor(max(1, n_threads)) as pool:
 
             def each(call, items):
@@ -189,17 +203,26 @@ class Elimination:
                     np.maximum(flow, 0.0, out=flow)
                 elif (np.asarray(weight) <= 0.0).all():
                     np.minimum(flow, 0.0, out=flow)
-            result = EliminationResult(value, spoiled, 1.0 / factors.largest_closure(), flow, slope)
             self._factors.append(factors)
-            return result
+        there = np.isfinite(value)
+        if slope is not None:
+            arcs = slope[there, -1].max(initial=0.0)
+            slope = slope[:, :-1]
+        elif weight is not None:
+            total = float(np.abs(weight[there]).sum())
+            arcs = float(np.abs(flow).sum()) / total if total > 0.0 else 0.0
+        else:
+            arcs = self._slope_of_all(value, lambda lower: self.solve(
+                lower, pairs, n_threads=n_threads, stop=stop, bounded=False).value, utility) if bounded else np.inf
+        return EliminationResult(value, spoiled, float(arcs), flow, slope)
 
     def _work(self, run):
         room = self._rooms.take(kernels.Room)
         run.work(room)
         self._rooms.append(room)
 
-    def values_of_all(self, utility, destination, stopping, *, stop=None):
-        """(n,) V of every state to one destination, and which are spoiled; (value, spoiled, smallest pivot)."""
+    def values_of_all(self, utility, destination, stopping, *, stop=None, bounded=True):
+        """V of every state to one destination, as an `EliminationResult`."""
         stop = np.zeros(1, dtype=np.intc) if stop is None else stop
         with ThreadPoolExecutor(1) as pool:
             factors = self._factors.take(lambda: kernels.Factors(self.plan))
@@ -216,8 +239,11 @@ class Elimination:
         spoiled = np.zeros(states.size, bool)
         if run.failed:
             spoiled = self._between(factors, utility, states, np.full(states.size, destination))
+            value[spoiled] = np.nan
         self._factors.append(factors)
-        return value, spoiled, 1.0 / factors.largest_closure()
+        arcs = self._slope_of_all(value, lambda lower: self.values_of_all(
+            lower, destination, stopping, stop=stop, bounded=False).value, utility) if bounded else np.inf
+        return EliminationResult(value, spoiled, float(arcs))
 
     def _sums(self, factors, chunk, n_threads, each, stop, flows, weight):
         """(n_sums, 2) numbers G of a chunk; their derivatives are left in `flows`."""

@@ -13,6 +13,7 @@ import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -23,7 +24,7 @@ from .exceptions import (
     ConvergenceWarning, DivergenceError, DroppedTripsWarning, InvalidInputError, InvalidTripError, UndecidedError,
     UnreachableError,
 )
-from .elimination import EliminationResult, Pairs
+from .elimination import Pairs
 from .results import RouteLogLikelihood, RouteValues
 from .road_network import STOPPING_RULES
 
@@ -118,21 +119,28 @@ class Queries:
         self.n, self._pairs = len(unique), None
         starts = self._task_starts(unique)
         self.n_tasks = starts.size - 1
-        self.shared = shared = len(groups) == 1
-        if shared and model.in_lanes:
+        self.shared, self.groups = len(groups) == 1, groups
+        self._eights = self.shared and (self.n_tasks >= 32 or model.in_lanes)
+        if self.shared and model.in_lanes and not eliminates(net, self, model):
             unique = self._cluster(unique, starts, net)
             starts = self._task_starts(unique)
         self.state = np.ascontiguousarray(unique[:, 2], dtype=np.intc)
         self.destination = unique[:, 1]
-        task_group = unique[starts[:-1], 0]
-        size = 8 if shared and (self.n_tasks >= 32 or model.in_lanes) else 1
+        self._starts, self._task_group = starts, unique[starts[:-1], 0]
+
+    @cached_property
+    def batches(self):
+        """What the sweeps take at a time."""
+        starts, task_group, size = self._starts, self._task_group, 8 if self._eights else 1
         edges = [0]
         for task in range(1, self.n_tasks + 1):
-            if task == self.n_tasks or task_group[task] != task_group[task - 1] or (shared and task - edges[-1] >= size):
+            new = task == self.n_tasks or task_group[task] != task_group[task - 1]
+            if new or (self.shared and task - edges[-1] >= size):
                 edges.append(task)
-        self.batches = [
+        return [
             _Batch(
-                group=groups[task_group[a]], destination=np.ascontiguousarray(unique[starts[a:b], 1], dtype=np.intc),
+                group=self.groups[task_group[a]],
+                destination=np.ascontiguousarray(self.destination[starts[a:b]], dtype=np.intc),
                 query_ptr=(starts[a:b + 1] - starts[a]).astype(np.intc), first_query=int(starts[a]),
                 query_state=self.state[starts[a]:starts[b]],
             )
@@ -226,17 +234,17 @@ def eliminates(net, queries, model):
 
 def _solve_by_elimination(net, queries, model, utility_of, weight, features_of, on_batch, progress):
     """One elimination for all; a pair with a diverging loop between its ends goes on to others, and at last to the sweeps."""
-    group = queries.batches[0].group
+    group = queries.groups[0]
     utility = np.ascontiguousarray(utility_of(group))
     directions = None if features_of is None else np.ascontiguousarray(features_of(group))
     engine, stop = net._topology.elimination, np.zeros(1, dtype=np.intc)
     found = engine.solve(utility, queries.pairs(engine, model), weight=weight, directions=directions,
                          n_threads=model.threads, stop=stop)
-    value, flow, slope, pivot = found.value, found.flow, found.slope, found.smallest_pivot
+    value, flow, slope, bound = found.value, found.flow, found.slope, found.bound
     left = np.flatnonzero(found.spoiled)
     if left.size and model.stopping == "first_arrival":
-        left, pivot = _without_returns(net, queries, model, utility, weight, directions, left, value, flow, slope, pivot)
-    method, bound, flow_error = "elimination", EliminationResult.bound_of(pivot), 0.0
+        left, bound = _without_returns(net, queries, model, utility, weight, directions, left, value, flow, slope, bound)
+    method, flow_error = "elimination", 0.0
     if left.size:
         part = Queries(np.zeros(left.size, int), queries.destination[left], queries.state[left], [group], net, model)
         swept = _solve_by_sweeps(
@@ -259,10 +267,10 @@ def _solve_by_elimination(net, queries, model, utility_of, weight, features_of, 
     }
 
 
-def _without_returns(net, queries, model, utility, weight, directions, left, value, flow, slope, pivot):
+def _without_returns(net, queries, model, utility, weight, directions, left, value, flow, slope, bound):
     """First arrivals behind a loop that diverges, a destination at a time: nothing leaves it, so loops through it are gone.
 
-    Returns the queries that are left, and the smallest pivot. The first destination that stays spoiled is the last tried:
+    Returns the queries that are left, and the largest bound. The first destination that stays spoiled is the last tried:
     the sweeps will raise there.
     """
     engine = net._topology.elimination
@@ -278,9 +286,9 @@ def _without_returns(net, queries, model, utility, weight, directions, left, val
             flow += found.flow
         if slope is not None:
             slope[here] = found.slope
-        pivot = min(pivot, found.smallest_pivot)
+        bound = max(bound, found.bound)
         left = np.setdiff1d(left, here)
-    return left, pivot
+    return left, bound
 
 
 def _solve_by_sweeps(net, queries, model, utility_of, weight, features_of, hessian, on_batch, progress):
@@ -631,9 +639,9 @@ def route_values(net, utility, destination, *, stopping="first_arrival", method=
     # for one destination alone sweeps are quicker than a first elimination order
     ready = model.in_lanes and "elimination" in vars(net._topology) and net._topology.elimination.order.n_pairs < MOST_PAIRS
     if model.method == "elimination" or (model.method == "auto" and ready):
-        values, spoiled, pivot = net._topology.elimination.values_of_all(utility, int(target), stopping)
-        if not spoiled.any():
-            engine, bound = "elimination", EliminationResult.bound_of(pivot)
+        found = net._topology.elimination.values_of_all(utility, int(target), stopping)
+        if not found.spoiled.any():
+            engine, values, bound = "elimination", found.value, found.bound
     if engine == "sweep":
         values, _, found = _one_destination(net, utility, target, model)
         bound, sweeps = float(found["bound"][0]), int(found["n_sweeps"][0])
