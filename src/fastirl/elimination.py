@@ -11,6 +11,7 @@ V_d(o) = log G_od − log G_dd under "first_arrival". `docs/elimination.md` has 
     tangents          the same upwards with derivatives in a few directions             Tangents, pair_slopes
 """
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -164,46 +165,11 @@ class Elimination:
         -------
         EliminationResult
         """
-        stop = np.zeros(1, dtype=np.intc) if stop is None else stop
+        utility = np.ascontiguousarray(utility)
         if directions is not None:
             directions = np.column_stack([directions, np.ones(self.plan.n_arcs)])
-        with ThreadPoolExecutor(max(1, n_threads)) as pool:
-
-            def each(call, items):
-                return _each(pool, call, items, stop)
-
-            factors = self._factors.take(lambda: kernels.Factors(self.plan))
-            factors.weigh(np.ascontiguousarray(utility))
-            run = kernels.TreeRun(factors, stop)
-            each(lambda _: self._work(run), range(n_threads if kernels.THREADS else 1))
-            spoiled = np.zeros(pairs.n, bool)
-            if run.failed:
-                spoiled = self._spoiled(factors, utility, pairs)
-            value = np.empty(pairs.n)
-            flows = None if weight is None else self._flows.take(lambda: kernels.Flows(self.plan))
-            slope = None if directions is None else np.zeros((pairs.n, directions.shape[1]))
-            for chunk in pairs.chunks:
-                total = self._sums(factors, chunk, n_threads, each, stop, flows, None if weight is None else np.where(
-                    spoiled, 0.0, weight)[chunk.pairs])
-                value[chunk.pairs] = kernels.log_ratios(
-                    total[:chunk.n], total[chunk.below] if chunk.loops else np.tile([1.0, 0.0], (chunk.n, 1)))
-                if slope is not None:
-                    slope[chunk.pairs] = self._slopes(factors, chunk, total, directions, each, stop)
-            value[spoiled] = np.nan
-            if slope is not None:
-                slope[~np.isfinite(value)] = 0.0
-            flow = None
-            if weight is not None:
-                flow = np.empty(self.plan.n_arcs)
-                run = kernels.TreeRun(factors, stop, flows, flow)
-                each(lambda _: self._work(run), range(n_threads if kernels.THREADS else 1))
-                self._flows.append(flows)
-                # what cancels under first arrival (arcs that leave a destination) is rounding
-                if (np.asarray(weight) >= 0.0).all():
-                    np.maximum(flow, 0.0, out=flow)
-                elif (np.asarray(weight) <= 0.0).all():
-                    np.minimum(flow, 0.0, out=flow)
-            self._factors.append(factors)
+        value, spoiled, flow, slope = _apart(
+            lambda crew: self._solve(utility, pairs, weight, directions, n_threads, crew), n_threads, stop)
         there = np.isfinite(value)
         if slope is not None:
             arcs = slope[there, -1].max(initial=0.0)
@@ -216,6 +182,47 @@ class Elimination:
                 lower, pairs, n_threads=n_threads, stop=stop, bounded=False).value, utility) if bounded else np.inf
         return EliminationResult(value, spoiled, float(arcs), flow, slope)
 
+    def _solve(self, utility, pairs, weight, directions, n_threads, crew):
+        """(value, spoiled, flow, slope) of `solve`."""
+        factors, failed = self._factor(utility, n_threads, crew)
+        spoiled = np.zeros(pairs.n, bool)
+        if failed:
+            spoiled = self._between(factors, utility, pairs.origins, pairs.destinations)
+        value = np.empty(pairs.n)
+        flows = None if weight is None else self._flows.take(lambda: kernels.Flows(self.plan))
+        slope = None if directions is None else np.zeros((pairs.n, directions.shape[1]))
+        give = None if weight is None else np.where(spoiled, 0.0, weight)
+        for chunk in pairs.chunks:
+            total = self._sums(factors, chunk, n_threads, crew, flows, None if give is None else give[chunk.pairs])
+            value[chunk.pairs] = kernels.log_ratios(
+                total[:chunk.n], total[chunk.below] if chunk.loops else np.tile([1.0, 0.0], (chunk.n, 1)))
+            if slope is not None:
+                slope[chunk.pairs] = self._slopes(factors, chunk, total, directions, crew)
+        value[spoiled] = np.nan
+        if slope is not None:
+            slope[~np.isfinite(value)] = 0.0
+        flow = None
+        if weight is not None:
+            flow = np.empty(self.plan.n_arcs)
+            run = kernels.TreeRun(factors, crew.stop, flows, flow)
+            crew.each(self._work, [run] * (n_threads if kernels.THREADS else 1))
+            self._flows.append(flows)
+            # what cancels under first arrival (arcs that leave a destination) is rounding
+            if (give >= 0.0).all():
+                np.maximum(flow, 0.0, out=flow)
+            elif (give <= 0.0).all():
+                np.minimum(flow, 0.0, out=flow)
+        self._factors.append(factors)
+        return value, spoiled, flow, slope
+
+    def _factor(self, utility, n_threads, crew):
+        """Numeric phase: (factors, number of failed pivots)."""
+        factors = self._factors.take(lambda: kernels.Factors(self.plan))
+        factors.weigh(utility)
+        run = kernels.TreeRun(factors, crew.stop)
+        crew.each(self._work, [run] * (n_threads if kernels.THREADS else 1))
+        return factors, run.failed
+
     def _work(self, run):
         room = self._rooms.take(kernels.Room)
         run.work(room)
@@ -223,12 +230,8 @@ class Elimination:
 
     def values_of_all(self, utility, destination, stopping, *, stop=None, bounded=True):
         """V of every state to one destination, as an `EliminationResult`."""
-        stop = np.zeros(1, dtype=np.intc) if stop is None else stop
-        with ThreadPoolExecutor(1) as pool:
-            factors = self._factors.take(lambda: kernels.Factors(self.plan))
-            factors.weigh(np.ascontiguousarray(utility))
-            run = kernels.TreeRun(factors, stop)
-            _each(pool, lambda _: self._work(run), range(1), stop)
+        utility = np.ascontiguousarray(utility)
+        factors, failed = _apart(lambda crew: self._factor(utility, 1, crew), 1, stop)
         work = self._climbers.take(lambda: kernels.workspace(self.plan))
         rank = self.order.rank
         found = np.stack(kernels.spread(factors, rank[[destination]], work), axis=-1)[0]
@@ -237,7 +240,7 @@ class Elimination:
         value = kernels.log_ratios(found, np.ascontiguousarray(below))[rank]
         states = np.arange(self.plan.n)
         spoiled = np.zeros(states.size, bool)
-        if run.failed:
+        if failed:
             spoiled = self._between(factors, utility, states, np.full(states.size, destination))
             value[spoiled] = np.nan
         self._factors.append(factors)
@@ -245,7 +248,7 @@ class Elimination:
             lower, destination, stopping, stop=stop, bounded=False).value, utility) if bounded else np.inf
         return EliminationResult(value, spoiled, float(arcs))
 
-    def _sums(self, factors, chunk, n_threads, each, stop, flows, weight):
+    def _sums(self, factors, chunk, n_threads, crew, flows, weight):
         """(n_sums, 2) numbers G of a chunk; their derivatives are left in `flows`."""
         sides = ((0, chunk.origins, chunk.origin_ptr), (1, chunk.destinations, chunk.destination_ptr))
         stores = [np.empty(ptr[-1]) for _, _, ptr in sides]
@@ -253,13 +256,13 @@ class Elimination:
         def climb(task):
             side, start, ptr, first, last = task
             work = self._climbers.take(lambda: kernels.workspace(self.plan))
-            kernels.climb(factors, side, start, ptr, stores[side], first, last, work, stop)
+            kernels.climb(factors, side, start, ptr, stores[side], first, last, work, crew.stop)
             self._climbers.append(work)
 
-        each(climb, [(*side, a, b) for side in sides for a, b in _eights(side[1].size, n_threads)])
+        crew.each(climb, [(*side, a, b) for side in sides for a, b in _eights(side[1].size, n_threads)])
         total = np.empty((chunk.n_sums, 2))
         half_paths = (chunk.origin_ptr, stores[0], chunk.destination_ptr, stores[1])
-        each(lambda part: kernels.pair_sums(
+        crew.each(lambda part: kernels.pair_sums(
             factors, chunk.of_origin, chunk.of_destination, chunk.shared, *half_paths, total, *part),
             _eights(chunk.n_sums, n_threads))
         if flows is None:
@@ -277,14 +280,14 @@ class Elimination:
             _, _, other_ptr = sides[1 - side]
             work = self._walkers.take(lambda: np.empty(16 * self.plan.n))
             kernels.descend(factors, side, start, ptr, stores[side], *own, other, chunk.shared, other_ptr, stores[1 - side],
-                            coefficient, 0, start.size, work, flows, stop)
+                            coefficient, 0, start.size, work, flows, crew.stop)
             self._walkers.append(work)
 
         # a side collects in arrays of its own
-        each(descend, (0, 1))
+        crew.each(descend, (0, 1))
         return total
 
-    def _slopes(self, factors, chunk, total, directions, each, stop):
+    def _slopes(self, factors, chunk, total, directions, crew):
         """(n, k) ∂V of the pairs of a chunk."""
         by_a = np.argsort(chunk.of_origin, kind="stable")
         sums = np.empty((chunk.n_sums, directions.shape[1]))
@@ -294,18 +297,15 @@ class Elimination:
             again = kernels.Factors(self.plan)
             again.copy_weights(factors)
             tangents = kernels.Tangents(again, part)
-            self._work(kernels.TreeRun(again, stop, tangents=tangents))
+            self._work(kernels.TreeRun(again, crew.stop, tangents=tangents))
             found = np.empty((chunk.n_sums, part.shape[1]))
             kernels.pair_slopes(
                 tangents, chunk.origins, chunk.destinations, chunk.of_origin[by_a], chunk.of_destination[by_a],
-                chunk.shared[by_a], chunk.origin_ptr, chunk.destination_ptr, total[by_a], found, 0, by_a.size, stop)
+                chunk.shared[by_a], chunk.origin_ptr, chunk.destination_ptr, total[by_a], found, 0, by_a.size, crew.stop)
             sums[by_a, first:first + kernels.PLANES] = found
 
-        each(some, range(0, directions.shape[1], kernels.PLANES))
+        crew.each(some, range(0, directions.shape[1], kernels.PLANES))
         return sums[:chunk.n] - sums[chunk.below] if chunk.loops else sums
-
-    def _spoiled(self, factors, utility, pairs):
-        return self._between(factors, utility, pairs.origins, pairs.destinations)
 
     def _between(self, factors, utility, origins, destinations):
         """(n,) bool: whether a walk of possible arcs leads from the origin over a failed state to the destination.
@@ -330,16 +330,53 @@ class Elimination:
         return result
 
 
-def _each(pool, call, items, stop):
-    """call(item) on the pool's threads, results in order. The main thread waits, so that it sees Ctrl-C."""
-    try:
-        found = [future.result() for future in [pool.submit(call, item) for item in items]]
-    except BaseException:
-        stop[0] = 1
-        raise
-    if stop[0]:
-        raise KeyboardInterrupt
-    return found
+class _Crew:
+    """Threads that share items of work; the caller's is one of them. It is no main thread, which only waits for Ctrl-C."""
+
+    def __init__(self, n_threads, stop):
+        self.n_helpers, self.stop = max(1, n_threads) - 1, stop
+        self.pool = ThreadPoolExecutor(self.n_helpers) if self.n_helpers else None
+
+    def each(self, call, items):
+        """call(item) for each, in any order."""
+        waiting = deque(items)
+
+        def drain():
+            while not self.stop[0]:
+                try:
+                    item = waiting.popleft()
+                except IndexError:
+                    return
+                call(item)
+
+        helpers = [self.pool.submit(drain) for _ in range(min(self.n_helpers, len(waiting) - 1))]
+        try:
+            drain()
+            for helper in helpers:
+                helper.result()
+        except BaseException:
+            self.stop[0] = 1
+            raise
+        if self.stop[0]:
+            raise KeyboardInterrupt
+
+    def close(self):
+        if self.pool is not None:
+            self.pool.shutdown()
+
+
+def _apart(work, n_threads, stop):
+    """work(crew) on a thread of its own: an interrupt of the main thread stops it."""
+    stop = np.zeros(1, dtype=np.intc) if stop is None else stop
+    crew = _Crew(n_threads, stop)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            return pool.submit(work, crew).result()
+        except BaseException:
+            stop[0] = 1
+            raise
+        finally:
+            crew.close()
 
 
 def _eights(size, parts):
