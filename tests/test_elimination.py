@@ -1,5 +1,8 @@
 """The slow twin of the elimination: equal to dense solves, to the sweeps and to differences, whatever the order."""
 
+import copy
+import pickle
+
 import mpmath
 import numpy as np
 import pytest
@@ -123,3 +126,95 @@ def test_an_order_is_saved_and_belongs_to_its_topology(tmp_path):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(InvalidInputError):
         EliminationOrder.load(tmp_path / "order.npz", n + 1, tail, head)
+
+
+def eliminated_one_by_one(n, tail, head, order):
+    """up-sets by the game itself: take a vertex away, join its neighbours."""
+    rank = np.empty(n, int)
+    rank[order] = np.arange(n)
+    near = [set() for _ in range(n)]
+    for a, b in zip(rank[tail].tolist(), rank[head].tolist()):
+        if a != b:
+            near[a].add(b)
+            near[b].add(a)
+    up = []
+    for k in range(n):
+        here = {j for j in near[k] if j > k}
+        up.append(sorted(here))
+        for j in here:
+            near[j] |= here - {j}
+    return up
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_pattern_is_that_of_the_elimination_game(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 40))
+    m = int(rng.integers(0, 3 * n))
+    tail, head = rng.integers(0, n, m), rng.integers(0, n, m)
+    order = elimination_order(n, tail, head, order=("metis", "scipy", rng.permutation(n))[seed % 3])
+    up = eliminated_one_by_one(n, tail, head, order.order)
+    for k in range(n):
+        np.testing.assert_array_equal(order.up(k), up[k])
+    assert order.n_pairs == sum(map(len, up))
+    assert order.n_triangles == sum(len(u) * (len(u) - 1) // 2 for u in up)
+    np.testing.assert_array_equal(order.parent, [min(u, default=-1) for u in up])
+    # supernodes are as long as they can be, and a subtree is a range of ranks
+    starts = set(order.super_ptr.tolist())
+    for k in range(n - 1):
+        joined = up[k] == [k + 1, *up[k + 1]]
+        assert joined == (k + 1 not in starts)
+    for a, b in order.tasks.tolist():
+        inside = set(range(order.super_ptr[a], order.super_ptr[b]))
+        assert all(order.parent[k] not in inside for k in range(n) if k not in inside)
+        assert all(order.parent[k] in inside for k in sorted(inside)[:-1])
+
+
+def test_a_network_keeps_its_order(tmp_path):
+    n, tail, head, utility = GRAPHS["random"]
+    net = fi.RoadNetwork.from_arcs(n, tail, head, np.ones((tail.size, 1)))
+    given = net.elimination_order(np.arange(n)[::-1])
+    other = net.with_features(np.zeros((tail.size, 1)))
+    assert other.elimination_order() is given is net.elimination_order()
+    net.save(tmp_path / "net.npz")
+    for again in (fi.RoadNetwork.load(tmp_path / "net.npz"), pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+        assert "elimination" in vars(again._topology)
+        np.testing.assert_array_equal(again.elimination_order().order, given.order)
+        values = [fi.route_values(each, utility, 3, method="elimination").value for each in (net, again)]
+        np.testing.assert_array_equal(*values)
+    assert net.elimination_order(given).n_pairs == given.n_pairs
+    assert net.elimination_order("scipy") is net.elimination_order()
+
+
+@pytest.mark.parametrize("order, match", (
+    (np.zeros(12, int), "must name each state once: state 0 comes 12 times; pass a permutation of 0 … 11"),
+    ("metiss", "'auto', 'metis', 'scipy'"),
+    (np.arange(11), "order"),
+))
+def test_a_wrong_order_is_named(order, match):
+    n, tail, head, _ = GRAPHS["random"]
+    net = fi.RoadNetwork.from_arcs(n, tail, head, np.ones((tail.size, 1)))
+    with pytest.raises(InvalidInputError, match=match):
+        net.elimination_order(order)
+
+
+def test_arrays_of_another_topology_or_damaged_ones_are_refused():
+    n, tail, head, _ = GRAPHS["random"]
+    good = elimination_order(n, tail, head).arrays()
+    rng = np.random.default_rng(0)
+    with pytest.raises(InvalidInputError, match="must be one of this topology"):
+        EliminationOrder.from_arrays(n, np.append(tail, np.arange(n)), np.append(head, np.arange(n)[::-1]), good)
+    refused = 0
+    for _ in range(200):
+        bad = {name: array.copy() for name, array in good.items()}
+        array = bad[list(bad)[rng.integers(4)]]
+        array[rng.integers(array.size)] = rng.integers(-3, 30)
+        try:
+            again = EliminationOrder.from_arrays(n, tail, head, bad)
+        except InvalidInputError:
+            refused += 1
+        else:
+            # what is let through is an elimination of this graph all the same
+            slots = ref.eliminate(again.pattern, np.full(tail.size, -4.0))[0]
+            assert np.isfinite(slots[:n]).any() or tail.size == 0
+    assert refused > 100

@@ -23,7 +23,7 @@ def random_problem(seed):
     utility[rng.random(m) < 0.05] = -np.inf
     order = rng.permutation(n) if seed % 2 else "scipy"
     origins, destinations = rng.integers(0, n, 20), rng.integers(0, n, 20)
-    return n, tail, head, utility, elimination_order(n, tail, head, order=order, relax=seed % 3 == 0), origins, destinations
+    return n, tail, head, utility, elimination_order(n, tail, head, order=order), origins, destinations
 
 
 def engine(n, tail, head, utility, order, origins, destinations, stopping, bits=0):

@@ -74,40 +74,6 @@ def postorder(const int32_t[::1] parent, const int32_t[::1] count):
     return result
 
 
-def supernodes(const int32_t[::1] parent, const int32_t[::1] count, const double[:, ::1] relaxed):
-    """(s + 1,) where each begins: k + 1 joins k where it is its parent and up(k) = {k + 1} and up(k + 1).
-
-    A child then joins its parent while the pairs that nothing fills stay within a share of all: rows of `relaxed` are
-    (columns up to, share), the last one for any number.
-    """
-    cdef int64_t n = parent.shape[0], k, s = 0, top = 0, width, below, wide, first, row
-    cdef double empty, pairs
-    cdef int32_t[::1] start = np.empty(n + 1, np.int32), columns = np.empty(n + 1, np.int32)
-    cdef int32_t[::1] beneath = np.empty(n + 1, np.int32)
-    cdef double[::1] unfilled = np.empty(n + 1)
-    cdef int64_t begin = 0
-    with nogil:
-        for k in range(n):
-            if k + 1 < n and parent[k] == k + 1 and count[k] == count[k + 1] + 1:
-                continue
-            first, width, below, empty = begin, k + 1 - begin, count[k], 0.0
-            begin = k + 1
-            while relaxed.shape[0] and top and parent[first - 1] == first:
-                wide = columns[top - 1] + width
-                pairs = empty + unfilled[top - 1] + <double>columns[top - 1] * (width + below - beneath[top - 1])
-                row = 0
-                while row + 1 < relaxed.shape[0] and wide > relaxed[row, 0]:
-                    row += 1
-                if pairs > relaxed[row, 1] * (0.5 * wide * (wide - 1) + <double>wide * below):
-                    break
-                top -= 1
-                first, width, empty = start[top], wide, pairs
-            start[top], columns[top], beneath[top], unfilled[top] = <int32_t>first, <int32_t>width, <int32_t>below, empty
-            top += 1
-        start[top] = <int32_t>n
-    return np.array(start[:top + 1])
-
-
 def rows_of(const int64_t[::1] indptr, const int32_t[::1] indices, const int32_t[::1] order, const int32_t[::1] rank,
             const int32_t[::1] super_ptr, const int32_t[::1] super_parent, const int32_t[::1] super_of,
             const int64_t[::1] row_ptr):

@@ -13,28 +13,21 @@ The arrays, and what each is for (n states, s supernodes, m arcs, F = Σ |up(k)|
 | `rank` | int32 n | its inverse |
 | `super_ptr` | int32 s+1 | ranks [super_ptr[t], super_ptr[t+1]) are supernode t |
 | `row_ptr`, `rows` | int64 s+1, int32 | ascending ranks of the rows of t: its own first, then the clique above it ("below rows") |
-| `up_first`, `up_ptr` | int64 n, int64 n+1 | up(k) = rows[up_first[k] : up_first[k] + up_ptr[k+1] − up_ptr[k]] |
-| `parent`, `depth` | int32 n | elimination tree: −1 and 0 at roots |
-| `arc_slot` | int64 m | where the weight of an original arc goes; parallel arcs share a slot |
 | `super_of`, `super_parent` | int32 n, s | supernode of a rank; supernode of the first below row, −1 at roots |
 | `relative` | int32, as `rows` | place of a below row of t among the rows of super_parent[t]; −1 at own rows |
+| `front_ptr` | int64 s+1 | where the panels of t begin: its columns × its rows, filled up to a multiple of 8 |
+| `arc_ptr`, `arc_index` | int64 s+1, m | the arcs by the supernode of their lower rank |
+| `arc_place` | int64 m | row · (padded rows) + column of each of these in the front of its supernode |
 | `tasks` | int32 (., 2) | ranges of supernodes, each a whole subtree: independent of each other; the others come after them |
+| `up_first`, `up_ptr` | int64 n, n+1 | up(k) = rows[up_first[k] : up_first[k] + up_ptr[k+1] − up_ptr[k]] |
 
-Numbers live in one float64 vector of n + 2F *slots*:
+The order, `super_ptr`, `row_ptr` and `rows` are all that must be kept: `from_arrays` derives the others from them and, as
+every arc must find its place and every supernode its rows in its parent, checks that they belong to this topology.
+
+For the scalar twins numbers live in one vector of n + 2F *slots*, `arc_slot` says where an arc goes:
 
     [ S: n loops, by rank | U: F weights k→j, j in up(k) | D: F weights j→k ]     U_kj at n + e, D_kj at n + F + e,
                                                                                   e = up_ptr[k] + place of j in up(k)
-
-so that k's row of U and its column of D are contiguous and aligned with up(k), the columns of a supernode follow each
-other (a trapezoid), and adjoints and tangents have the same layout. Row ranks are stored once per supernode, not per pair.
-The order, `super_ptr`, `row_ptr` and `rows` are all that must be kept: `from_arrays` derives the others from them
-and, as every arc must find its slot, checks that they belong to this topology.
-
-Why this serves what follows: a half path of a query runs along `parent` and is stored by `depth`, so the common
-ancestors of an origin and a destination are a common prefix of two short vectors; all values of one destination go
-down the ranks; the reverse pass goes down the same pairs; `relative` chains the update of one supernode to any ancestor
-without a search; all that a task writes outside itself lies in the clique above its root, so it can
-collect it in a matrix of its own, and tasks are added in their order: the same bits for any number of threads.
 """
 
 from dataclasses import dataclass
@@ -53,9 +46,6 @@ __all__ = ["EliminationOrder", "elimination_order", "fill_reducing_order"]
 KEPT = ("order", "super_ptr", "row_ptr", "rows")
 TYPES = (np.int32, np.int32, np.int64, np.int32)
 TASKS = 64  # a task is a subtree of at most this share of the work
-
-# Relaxed supernodes (as in CHOLMOD): up to so many columns may hold up to this share of pairs that nothing fills.
-RELAXED = ((4, 1.0), (16, 0.8), (48, 0.1), (np.inf, 0.05))
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +190,7 @@ def _again(n_states, tail, head, arrays):
     return EliminationOrder.from_arrays(n_states, tail, head, arrays)
 
 
-def elimination_order(n_states, tail, head, order="auto", relax=False):
+def elimination_order(n_states, tail, head, order="auto"):
     """The symbolic phase.
 
     Parameters
@@ -209,8 +199,6 @@ def elimination_order(n_states, tail, head, order="auto", relax=False):
     tail, head : (m,) ints; parallel arcs, loops and several components are ordinary
     order : "metis" (needs pymetis), "scipy", "auto" (the first where it can be imported), or (n_states,) states, first
         eliminated first; it is replaced by an equivalent postorder, of the same pairs
-    relax : merge small supernodes although some pairs stay empty (they hold zeros): True, or rows of (columns up to, share
-        of empty pairs)
 
     Returns
     -------
@@ -228,8 +216,7 @@ def elimination_order(n_states, tail, head, order="auto", relax=False):
     order = np.ascontiguousarray(order[post])
     parent = np.where(parent[post] >= 0, moved[parent[post]], -1).astype(np.int32)
     count = np.ascontiguousarray(count[post])
-    rule = np.array(RELAXED if relax is True else relax or np.empty((0, 2)), dtype=float).reshape(-1, 2)
-    super_ptr = _symbolic.supernodes(parent, count, rule)
+    super_ptr = _supernodes(parent, count)
     last = super_ptr[1:] - 1
     super_of = np.repeat(np.arange(last.size, dtype=np.int32), np.diff(super_ptr))
     super_parent = np.where(parent[last] >= 0, super_of[parent[last]], -1).astype(np.int32)
@@ -237,6 +224,18 @@ def elimination_order(n_states, tail, head, order="auto", relax=False):
     rows = _symbolic.rows_of(indptr, indices, order, _inverse(order), super_ptr, super_parent, super_of, row_ptr)
     return EliminationOrder._of(n_states, tail, head, order, super_ptr, row_ptr, rows,
                                 _symbolic.places(n_states, super_ptr, row_ptr, rows))
+
+
+def _supernodes(parent, count):
+    """(s + 1,) where each begins: k + 1 joins k where it is its parent and up(k) = {k + 1} and up(k + 1).
+
+    Supernodes that also hold pairs which nothing fills were tried: they cost more than they save.
+    """
+    n = parent.size
+    if n == 0:
+        return np.zeros(1, np.int32)
+    joined = (parent[:-1] == np.arange(1, n)) & (np.diff(count) == -1)
+    return np.concatenate([[0], np.flatnonzero(~joined) + 1, [n]]).astype(np.int32)
 
 
 def fill_reducing_order(n_states, indptr, indices, method="auto"):

@@ -9,10 +9,10 @@ from scipy.sparse import csgraph
 
 from ._validation import (
     LabelIndex, column_names, feature_matrix, feature_names as checked_names, float_matrix, freeze, frozen_features,
-    index_vector, label_vector, load_arrays, one_of, plain, refuse_repeats, save_arrays, shown, whole_number,
+    index_vector, label_vector, load_arrays, need_arrays, one_of, plain, refuse_repeats, save_arrays, shown, whole_number,
 )
 from .elimination import Elimination
-from .elimination_order import elimination_order
+from .elimination_order import KEPT, EliminationOrder, elimination_order
 from .exceptions import InvalidInputError, InvalidTripError
 from .matching import MatchedTrips, Matching, arc_walk
 from .results import Connectivity
@@ -46,8 +46,9 @@ class _Topology:
         """The engine that solves all destinations at once."""
         return Elimination(elimination_order(self.n_states, self.tail, self.head))
 
-    def __getstate__(self):
-        return {name: value for name, value in vars(self).items() if name != "elimination"}
+    def set_order(self, order):
+        """Eliminate in this order from now on."""
+        self.elimination = Elimination(order)
 
     def __setstate__(self, state):
         # arrays come out of pickle and deepcopy writeable
@@ -311,6 +312,37 @@ class RoadNetwork:
         """Strongly connected components and dead ends, as a :class:`fastirl.results.Connectivity`."""
         return self._topology.connectivity
 
+    def elimination_order(self, order=None):
+        """The order in which states are eliminated when all destinations are solved at once, and what it fills.
+
+        It depends on the topology alone: it is found once, at the first use, and shared with :meth:`with_features`; `save`
+        keeps it, and it is pickled with the network. `docs/elimination.md` says what it is for.
+
+        Parameters
+        ----------
+        order : None for the one in use; "metis" (nested dissection by pymetis, extra ``elimination``), "scipy" (minimum
+            degree), "auto" (the first where it is installed), a permutation of the states' indices, first eliminated
+            first, or an EliminationOrder. Any but None replaces the one in use, for all networks of this topology
+
+        Returns
+        -------
+        EliminationOrder : `n_pairs`, `n_triangles` of the filled graph, `order` (n_states,), and what the engine needs
+
+        Raises
+        ------
+        InvalidInputError : not a permutation, or an order of another topology
+        MissingExtraError : "metis" without pymetis
+        """
+        topology = self._topology
+        if order is None:
+            return topology.elimination.order
+        if isinstance(order, EliminationOrder):
+            order = EliminationOrder.from_arrays(self.n_states, self.tail, self.head, order.arrays())
+        else:
+            order = elimination_order(self.n_states, self.tail, self.head, order)
+        topology.set_order(order)
+        return order
+
     def group_features(self, group):
         """(n_arcs, k) features that a trip of this group sees."""
         if not callable(self.features):
@@ -473,6 +505,8 @@ class RoadNetwork:
             arrays["arc_ids"] = self.arc_ids
         if self.coordinates is not None:
             arrays["coordinates"] = self.coordinates
+        if "elimination" in vars(self._topology):
+            arrays.update({f"elimination_{name}": a for name, a in self._topology.elimination.order.arrays().items()})
         save_arrays(path, arrays, compressed=True)
 
     @classmethod
@@ -486,6 +520,10 @@ class RoadNetwork:
         net.coordinates = freeze(data.get("coordinates"))  # NaN where from_links knew none
         net.kind = str(data["kind"])
         net.report = json.loads(str(data["report"]))
+        kept = {name[len("elimination_"):]: array for name, array in data.items() if name.startswith("elimination_")}
+        if kept:
+            need_arrays(path, "RoadNetwork.save", kept, KEPT)
+            net._topology.set_order(EliminationOrder.from_arrays(net.n_states, net.tail, net.head, kept))
         return net
 
 
