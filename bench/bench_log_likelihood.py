@@ -1,4 +1,4 @@
-"""Log likelihood + gradient of all trips: fastirl beside SciPy's sparse LU and the slow twin, answers first.
+"""Log likelihood + gradient of all trips: fastirl (elimination, and sweeps) beside SciPy's sparse LU, answers first.
 
     python -m pytest bench/bench_log_likelihood.py --size full --benchmark-json=bench/results/log_likelihood.json
     python bench/table.py bench/results/log_likelihood.json
@@ -10,7 +10,7 @@ import libraries
 import numpy as np
 import pytest
 
-PROBLEMS = ("chain", "star", "grid", "random", "road")
+PROBLEMS = ("chain", "star", "grid", "random", "road", "porto", "porto_u_turns")
 
 
 @pytest.fixture(scope="module")

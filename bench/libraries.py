@@ -37,12 +37,12 @@ class Fastirl(Adapter):
     """fastirl on one thread, as MaxEntIRL.fit evaluates it: trips are matched once."""
 
     name = "fastirl"
-    n_threads = 1
+    n_threads, method = 1, "auto"
 
     def __init__(self, problem):
         net = fi.RoadNetwork.from_arcs(problem.n_states, problem.tail, problem.head, problem.features)
         trips = fi.Trajectories.from_sequences(problem.sequences())
-        model = RouteModel(stopping=problem.stopping, n_threads=self.n_threads)
+        model = RouteModel(stopping=problem.stopping, n_threads=self.n_threads, method=self.method)
         self._objective = RouteObjective(net, net.match(trips, problem.stopping), fi.LinearReward(), model)
         self._net, self._trips, self._problem = net, trips, problem
 
@@ -53,8 +53,12 @@ class Fastirl(Adapter):
 
     def details(self):
         utility = self._net.features @ np.asarray(self._problem.theta, dtype=float)
-        found = fi.route_log_likelihood(self._net, utility, self._trips, stopping=self._problem.stopping, n_threads=1)
-        return {"forward_sweeps": float(np.median(found.n_sweeps)),
+        found = fi.route_log_likelihood(self._net, utility, self._trips, stopping=self._problem.stopping, n_threads=1,
+                                        method=self.method)
+        if found.method == "elimination":
+            order = self._net.elimination_order()
+            return {"method": found.method, "n_pairs": order.n_pairs, "n_triangles": order.n_triangles}
+        return {"method": found.method, "forward_sweeps": float(np.median(found.n_sweeps)),
                 "adjoint_sweeps": float(np.median(found.n_adjoint_sweeps)), "search_share": self._search_share(utility)}
 
     def _search_share(self, utility):
@@ -72,6 +76,16 @@ class Fastirl(Adapter):
 class FastirlTwoThreads(Fastirl):
     name = "fastirl, two threads"
     n_threads = 2
+
+
+class FastirlSweeps(Fastirl):
+    name = "fastirl, sweeps"
+    method = "sweep"
+    why_not = "sweeps for each destination take minutes there"
+
+    @classmethod
+    def can(cls, problem):
+        return problem.n_states < 100_000
 
 
 class SlowTwin(Adapter):
@@ -320,4 +334,31 @@ class _Block:
         return value, seeds
 
 
-LOG_LIKELIHOOD = (Fastirl, FastirlTwoThreads, SciPySplu, SlowTwin, Null)
+class PlainSplu(SciPySplu):
+    """The same as one writes it at first: SciPy's default order and pivots, right-hand sides by the hundreds, trans="T"."""
+
+    name = "scipy splu, plain"
+    block = 256
+
+    def _set_matrix(self, problem, tail, head):
+        core = np.unique(tail)
+        core_of = np.full(problem.n_states, -1)
+        core_of[core] = np.arange(core.size)
+        self._n_core, self._core_of = core.size, core_of
+        self._inner = inner = np.flatnonzero(core_of[head] >= 0)
+        self._inner_tail, self._inner_head = core_of[tail[inner]], core_of[head[inner]]
+        self._forward = self._pattern(self._inner_tail, self._inner_head)
+        outer = np.flatnonzero(core_of[head] < 0)
+        self._outer, self._outer_tail, self._outer_head = outer, core_of[tail[outer]], head[outer]
+
+    def _factor(self, pattern, weight):
+        matrix, slot = pattern
+        entries = np.concatenate([np.ones(self._n_core), -weight[self._inner]])
+        matrix.data[:] = np.bincount(slot, weights=entries, minlength=matrix.data.size)
+        return splu(matrix)
+
+    def _faster_with_two_factors(self, theta):
+        return False
+
+
+LOG_LIKELIHOOD = (Fastirl, FastirlTwoThreads, FastirlSweeps, SciPySplu, PlainSplu, SlowTwin, Null)

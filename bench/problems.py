@@ -115,7 +115,44 @@ def road(size):
                            real_data.PUBLISHED.point)
 
 
-PROBLEMS = {"chain": chain, "star": star, "grid": grid, "random": random, "road": road}
+def porto(size, u_turns=False):
+    """Porto: 144,893 links, turns without U-turns (or with them, at a cost of 4), the taxi trips that the turns allow."""
+    real_data = _real_data()
+    if real_data.folder() is None or not (real_data.folder() / "porto_taxi").is_dir():
+        raise FileNotFoundError(
+            "the problem 'porto' needs the data set 'porto_taxi': no such folder is here; name its parent folder in FASTIRL_DATA")
+    data = real_data.porto_taxi()
+    tail, head = turns_between(data.links.from_node, data.links.to_node)
+    back = data.links.to_node[head] == data.links.from_node[tail]
+    if not u_turns:
+        tail, head, back = tail[~back], head[~back], back[~back]
+    n = data.n_states
+    features = np.column_stack([data.links.length_m[head] / 100.0, np.ones(head.size), back])
+    steps = set((tail * n + head).tolist())
+    trips = [trip for trip in data.trips if all(a * n + b in steps for a, b in zip(trip[:-1].tolist(), trip[1:].tolist()))]
+    trips = trips if size == "full" else trips[:5]
+    name = "porto, U-turns" if u_turns else "porto"
+    return _frozen_problem(name, size, n, tail, head, features[:, :3 if u_turns else 2], trips,
+                           (-1.0, -1.5, -4.0) if u_turns else (-1.0, -1.5))
+
+
+def porto_u_turns(size):
+    return porto(size, u_turns=True)
+
+
+def turns_between(from_node, to_node):
+    """(tail, head): each link and those that begin where it ends."""
+    n = from_node.size
+    by_node = np.argsort(from_node, kind="stable")
+    ptr = np.append(0, np.cumsum(np.bincount(from_node, minlength=int(max(from_node.max(), to_node.max())) + 1)))
+    count = ptr[to_node + 1] - ptr[to_node]
+    first = np.repeat(ptr[to_node], count)
+    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return np.repeat(np.arange(n), count), by_node[first + place]
+
+
+PROBLEMS = {"chain": chain, "star": star, "grid": grid, "random": random, "road": road, "porto": porto,
+            "porto_u_turns": porto_u_turns}
 
 
 def simulate_trips(n_states, tail, head, length, rng, *, n_destinations, trips_each, detour=0.1, max_arcs=200):

@@ -85,7 +85,8 @@ def test_a_pair_is_spoiled_where_its_slow_twin_says_so(seed):
 
 
 @pytest.mark.parametrize("stopping", RULES)
-def test_threads_change_no_bit(stopping):
+def test_threads_change_no_bit(stopping, monkeypatch):
+    monkeypatch.setattr("fastirl.elimination.SMALL", 1)
     rng = np.random.default_rng(1)
     side = 40
     node = np.arange(side * side).reshape(side, side)

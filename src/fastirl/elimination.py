@@ -11,6 +11,7 @@ V_d(o) = log G_od − log G_dd under "first_arrival". `docs/elimination.md` has 
     tangents          the same upwards with derivatives in a few directions             Tangents, pair_slopes
 """
 
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from . import _elimination as kernels
 __all__ = ["Elimination", "EliminationResult", "Pairs"]
 
 STORE_BYTES = 2**29  # numbers of half paths kept at a time
+SMALL = 2**15  # numbers in panels that keep one thread busy
 MANY_LOOPS = 64  # strongly connected sets with a failed pivot; beyond it all pairs count as spoiled
 _EPS = np.finfo(float).eps
 
@@ -130,10 +132,14 @@ class Elimination:
     ----------
     order : EliminationOrder
     bits : width of vectors, 0 for the widest that the machine has
+
+    Attributes
+    ----------
+    clock : seconds that the phases of the last `solve` took
     """
 
     def __init__(self, order, bits=0):
-        self.order, self.tail, self.head = order, order.tail, order.head
+        self.order, self.tail, self.head, self.clock = order, order.tail, order.head, {}
         self.plan = kernels.Plan(
             order.n_states, order.super_ptr, order.row_ptr, order.rows, order.super_parent, order.super_of, order.relative,
             order.front_ptr, order.arc_ptr, order.arc_index, order.arc_place, order.tasks, bits)
@@ -166,6 +172,8 @@ class Elimination:
         EliminationResult
         """
         utility = np.ascontiguousarray(utility)
+        # on small graphs a thread costs more than it brings
+        n_threads = min(n_threads, 1 + self.plan.n_panel // SMALL)
         if directions is not None:
             directions = np.column_stack([directions, np.ones(self.plan.n_arcs)])
         value, spoiled, flow, slope = _apart(
@@ -184,13 +192,16 @@ class Elimination:
 
     def _solve(self, utility, pairs, weight, directions, n_threads, crew):
         """(value, spoiled, flow, slope) of `solve`."""
+        clock = [time.perf_counter()]
         factors, failed = self._factor(utility, n_threads, crew)
         spoiled = np.zeros(pairs.n, bool)
         if failed:
             spoiled = self._between(factors, utility, pairs.origins, pairs.destinations)
+        clock.append(time.perf_counter())
         value = np.empty(pairs.n)
         flows = None if weight is None else self._flows.take(lambda: kernels.Flows(self.plan))
         slope = None if directions is None else np.zeros((pairs.n, directions.shape[1]))
+        self._down = 0.0
         give = None if weight is None else np.where(spoiled, 0.0, weight)
         for chunk in pairs.chunks:
             total = self._sums(factors, chunk, n_threads, crew, flows, None if give is None else give[chunk.pairs])
@@ -201,6 +212,7 @@ class Elimination:
         value[spoiled] = np.nan
         if slope is not None:
             slope[~np.isfinite(value)] = 0.0
+        clock.append(time.perf_counter())
         flow = None
         if weight is not None:
             flow = np.empty(self.plan.n_arcs)
@@ -213,6 +225,9 @@ class Elimination:
             elif (give <= 0.0).all():
                 np.minimum(flow, 0.0, out=flow)
         self._factors.append(factors)
+        clock.append(time.perf_counter())
+        numeric, queries, down = np.diff(clock).tolist()
+        self.clock = {"numeric": numeric, "queries": queries - self._down, "reverse": down + self._down}
         return value, spoiled, flow, slope
 
     def _factor(self, utility, n_threads, crew):
@@ -283,8 +298,10 @@ class Elimination:
                             coefficient, 0, start.size, work, flows, crew.stop)
             self._walkers.append(work)
 
+        begin = time.perf_counter()
         # a side collects in arrays of its own
         crew.each(descend, (0, 1))
+        self._down += time.perf_counter() - begin
         return total
 
     def _slopes(self, factors, chunk, total, directions, crew):
