@@ -116,7 +116,10 @@ def road(size):
 
 
 def porto(size, u_turns=False):
-    """Porto: 144,893 links, turns without U-turns (or with them, at a cost of 4), the taxi trips that the turns allow."""
+    """Porto: 144,893 links, turns without U-turns (or with them, at a cost of 4), 289 taxi trips.
+
+    A trip that makes a U-turn where there is none is replaced by the shortest route of its ends.
+    """
     real_data = _real_data()
     if real_data.folder() is None or not (real_data.folder() / "porto_taxi").is_dir():
         raise FileNotFoundError(
@@ -129,8 +132,18 @@ def porto(size, u_turns=False):
     n = data.n_states
     features = np.column_stack([data.links.length_m[head] / 100.0, np.ones(head.size), back])
     steps = set((tail * n + head).tolist())
-    trips = [trip for trip in data.trips if all(a * n + b in steps for a, b in zip(trip[:-1].tolist(), trip[1:].tolist()))]
-    trips = trips if size == "full" else trips[:5]
+    graph = sp.csr_matrix((features[:, 0] + 0.01, (tail, head)), shape=(n, n))
+    trips = []
+    for trip in data.trips if size == "full" else data.trips[:5]:
+        if any(a * n + b not in steps for a, b in zip(trip[:-1].tolist(), trip[1:].tolist())):
+            _, before = dijkstra(graph, indices=int(trip[0]), return_predecessors=True)
+            route = [int(trip[-1])]
+            while route[-1] != trip[0]:
+                if before[route[-1]] < 0:
+                    raise ValueError(f"each trip's ends must be joined without U-turns: {trip[0]} -> {trip[-1]} are not")
+                route.append(int(before[route[-1]]))
+            trip = np.array(route[::-1])
+        trips.append(trip)
     name = "porto, U-turns" if u_turns else "porto"
     return _frozen_problem(name, size, n, tail, head, features[:, :3 if u_turns else 2], trips,
                            (-1.0, -1.5, -4.0) if u_turns else (-1.0, -1.5))

@@ -19,7 +19,7 @@ RANKS = {
     "elimination": 3, "link_features": 3, "turn_bans": 3, "trajectories": 3,
     "turns": 4, "matching": 4,
     "road_network": 5, "mdp": 5, "rewards": 5, "_value_solver": 5,
-    "route_choice": 6, "planning": 6, "process_likelihood": 6,
+    "route_choice": 6, "tntp": 6, "planning": 6, "process_likelihood": 6,
     "objectives": 7,
     "maxent": 8,
     "plotting": 9, "datasets": 9,

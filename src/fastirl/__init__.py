@@ -14,6 +14,7 @@ from .route_choice import (
     choice_probabilities, expected_flows, predict_routes, route_log_likelihood, route_values, sample_routes,
 )
 from .tables import Table
+from .tntp import read_tntp
 from .trajectories import Trajectories
 from .turns import arcs_from_links, expand_two_way, turn_bans_from_osm
 
@@ -25,7 +26,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 __all__ = [
     "LinearReward", "MDP", "MaxEntIRL", "RoadNetwork", "Table", "Trajectories", "arcs_from_links",
     "choice_probabilities", "expand_two_way", "expected_flows", "policy_evaluation", "predict_routes",
-    "process_log_likelihood", "route_log_likelihood", "route_values", "sample_routes", "soft_value_iteration", "turn_bans_from_osm",
+    "process_log_likelihood", "read_tntp", "route_log_likelihood", "route_values", "sample_routes", "soft_value_iteration", "turn_bans_from_osm",
     "value_iteration", "visitation_frequencies",
     *exceptions.__all__,
 ]
