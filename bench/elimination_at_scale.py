@@ -118,13 +118,14 @@ def peer_of_pairs(n, tail, head, utility, origins, destinations, block=16):
         right[d, column] = 1.0
         z = factor.solve(right)
         zeros += int((z <= 0.0).sum())
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             value[start:start + block] = np.log(z[o, column]) - np.log(z[d, column])
             seeds = np.zeros(z.shape, order="F")
             seeds[o, column] = 1.0 / z[o, column]
             seeds[d, column] -= 1.0 / z[d, column]
         adjoint = factor.solve(np.where(np.isfinite(seeds), seeds, 0.0), trans="T")
-        flow += weight * np.einsum("ij,ij->i", adjoint[tail], z[head])
+        with np.errstate(over="ignore", invalid="ignore"):
+            flow += weight * np.einsum("ij,ij->i", adjoint[tail], z[head])
     return value, flow, zeros / (n * origins.size), factored, time.process_time() - begin - factored
 
 
@@ -229,7 +230,12 @@ def world_links_alone(small):
 
 
 def _peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    # ru_maxrss would start with the parent's
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
 
 
 def phases(small):

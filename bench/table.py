@@ -28,23 +28,20 @@ def read(paths):
 
 
 def table(groups, machine):
-    """Markdown: one row a problem and peer, time of the peer over ours."""
-    rows = ["| states, arcs, destinations | beside | ratio | sweeps per destination | search |", "|---|---|---|---|---|"]
+    """Markdown: one row a problem, time of each peer over ours."""
+    rows = ["| problem | states, arcs, destinations | completed pairs | time over that of fastirl |", "|---|---|---|---|"]
     for group, runs in groups.items():
         if OURS not in runs:
             continue
         ours, extra = runs[OURS]
-        name = group.split(": ")[1]
-        shape = f"{name}: {extra['n_states']:,}, {extra['n_arcs']:,}, {extra['n_destinations']:,}"
-        sweeps = f"{extra['forward_sweeps']:.0f} + {extra['adjoint_sweeps']:.0f}"
-        for library, (seconds, _) in runs.items():
-            if library not in (OURS, "null"):
-                rows.append(f"| {shape} | {library} | {seconds / ours:.2f} | {sweeps} | {extra['search_share']:.0%} |")
+        shape = f"{extra['n_states']:,}, {extra['n_arcs']:,}, {extra['n_destinations']:,}"
+        peers = ", ".join(f"{library} {seconds / ours:.{2 if seconds < 10 * ours else 0}f}"
+                          for library, (seconds, _) in runs.items() if library not in (OURS, "null"))
+        rows.append(f"| {group.split(': ')[1]} | {shape} | {extra.get('n_pairs', 0):,} | {peers} |")
     rows += [
         "",
-        "Ratio: median time of the peer over that of fastirl on one thread, 7 rounds each in one run; below 1 the peer is",
-        "faster. Sweeps: medians, forward + adjoint. Search: share of the shortest-path search. Answers were checked before",
-        f"the clock started. Run on {machine}; printed by `bench/table.py`.",
+        "Median time over that of fastirl (elimination, one thread), 7 rounds each in one run; below 1 it is faster. Answers were",
+        f"checked before the clock started. Run on {machine}; printed by `bench/table.py`.",
     ]
     return "\n".join(rows)
 

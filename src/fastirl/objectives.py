@@ -47,6 +47,7 @@ class RouteObjective:
         self.net, self.matched, self.reward, self.model = net, matched, reward, model
         self.observed = Observed(net, matched, model, callable(net.features))
         self._code = {group: code for code, group in enumerate(self.observed.groups)}
+        self._counts = None
         self.free, self.held = reward.layout(net.feature_names)
         self.n_evaluations = 0
         self._kept = {}
@@ -91,12 +92,22 @@ class RouteObjective:
             raise found
         return found
 
+    def _observed_counts(self, group, which, utility):
+        """Weighted counts of the arcs taken by a group; of the only one they are kept."""
+        if len(self.observed.groups) > 1:
+            return self.observed.observed_counts(which, utility)
+        if self._counts is None:
+            self._counts = self.observed.observed_counts(which, utility)
+        return self._counts
+
     def _evaluate(self, theta, order):
         self.n_evaluations += 1
         observed, weight, by_group = self.observed, self.matched.weight, callable(self.net.features)
         seen = _Seen(self.net, self.reward, self.weights(theta))
         n, k = len(self.matched), self.held.size
-        path, sums = np.empty(n), np.empty((n, k))
+        path, sums = np.empty(n), None
+        if order == 2 or self.matched.summed:
+            sums = np.empty((n, k))
         spread, expected, flows = np.zeros((k, k)), np.zeros(k), np.zeros(self.net.n_arcs)
 
         def observe(group, flow):
@@ -104,8 +115,12 @@ class RouteObjective:
             which = observed.trips_of(self._code[group])
             features, utility = seen(group)
             path[which] = observed.observed_utility(which, utility)
-            sums[which], inside = observed.observed_features(which, utility, features)
-            np.add(spread, inside, out=spread)
+            if sums is None:
+                # first order: what was observed less what is expected, in one product with the features
+                flow = flow - self._observed_counts(group, which, utility)
+            else:
+                sums[which], inside = observed.observed_features(which, utility, features)
+                np.add(spread, inside, out=spread)
             np.add(expected, self.reward.pull_back(features, flow), out=expected)
 
         curved = order == 2 and self.model.max_steps is None
@@ -120,7 +135,7 @@ class RouteObjective:
             observe(None, flows)
         per_trip = path + observed.coefficient @ found["value"]
         free = self.free
-        gradient = (weight @ sums - expected)[free]
+        gradient = ((0.0 if sums is None else weight @ sums) - expected)[free]
         scores = hessian = None
         if order == 2:
             scores = (sums + observed.coefficient @ found["tangent"])[:, free]

@@ -457,7 +457,7 @@ class Observed:
         """(len(trips),) Σ u along each trip."""
         if self.matched.summed:
             utility, _ = self.class_utility(utility)
-        counts = self.counts[trips]
+        counts = self.counts if len(trips) == len(self.matched) else self.counts[trips]
         if np.isneginf(utility).any():
             forbidden = counts @ np.isneginf(utility).astype(float) > 0
             if forbidden.any():
@@ -466,7 +466,8 @@ class Observed:
                     f"each arc of a trip must be possible: trip {trip!r} takes an arc of utility -inf; "
                     "drop the trip or lift the ban", trip=trip,
                 )
-        return counts @ np.where(np.isneginf(utility), 0.0, utility)
+            utility = np.where(np.isneginf(utility), 0.0, utility)
+        return counts @ utility
 
     def observed_counts(self, trips, utility):
         """(n_arcs,) weighted counts of the arcs taken."""
