@@ -229,7 +229,8 @@ def eliminates(net, queries, model):
     if model.method == "elimination":
         return True
     order = net._topology.elimination.order
-    return order.n_pairs < MOST_PAIRS and order.n_terms < 5000 * queries.n_tasks * (net.n_arcs + net.n_states)
+    # a term takes 2 ns, sweeps 15 to 30 ns an arc where loops are light and 100 times that where they are not
+    return order.n_pairs < MOST_PAIRS and order.n_terms < 100 * queries.n_tasks * (net.n_arcs + net.n_states)
 
 
 def _solve_by_elimination(net, queries, model, utility_of, weight, features_of, on_batch, progress):
