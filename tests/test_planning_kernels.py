@@ -847,6 +847,28 @@ def test_rows_of_more_places_than_16_bits_count_have_no_pattern():
             assert abs(out[7] - wanted) <= SINGLE and not np.delete(out, 7).any()
 
 
+@matrices
+def test_the_gain_gives_back_what_the_triangular_factors_lose(name):
+    case = take_matrix(name)
+    for begin in cuts(case.n_states):
+        system = merged(case, some_policy(case, 6), begin)
+        lower, upper, _, _ = triangles(system)
+        gain, near = np.asarray(system.gain).astype(float), np.zeros_like(upper)
+        for j in range(system.n):
+            first = system.ptr[j] + system.mid[j]
+            for k in range(first, min(first + _planning.PAD, system.ptr[j] + system.above[j])):
+                near[j, system.column[k]] = system.value[k] if system.column[k] != j else 0.0
+        lost = lower @ (gain * upper.sum(1))
+        short = np.asarray(system.mid) - np.asarray(system.below) == _planning.PAD
+        wanted = 1 - _planning.GIVEN_BACK * lost
+        wanted -= (1 - _planning.GIVEN_BACK) * np.where(short, np.diag(lower @ (gain[:, None] * near)), 0)
+        np.testing.assert_allclose(1 / gain, wanted, rtol=1e-5)
+        # factors that are M-matrices
+        assert (1 / gain >= 0.2).all() and (gain * upper.sum(1) <= 1 + 1e-5).all()
+        np.testing.assert_array_equal(system.transposed().gain, system.gain)
+        assert not case.indices.size or (np.asarray(filled(case, some_choice(case), begin).gain) == 1).all()
+
+
 # --- its solution -----------------------------------------------------------------------------------------------------
 
 
@@ -857,9 +879,10 @@ def solved(system, right, rtol=1e-6, max_iter=200, **options):
 
 
 def preconditioned(system, rest):
-    """(I - L)^-1 D^-1 rest: what the solver measures."""
+    """(I - GL)^-1 G D^-1 rest: what the solver measures."""
     lower, _, _, diagonal = triangles(system)
-    return np.linalg.solve(np.eye(system.n) - lower, rest / diagonal)
+    gain = np.asarray(system.gain).astype(float)
+    return np.linalg.solve(np.eye(system.n) - gain[:, None] * lower, gain * rest / diagonal)
 
 
 @matrices
@@ -1000,6 +1023,57 @@ def test_what_is_not_a_number_does_not_pass_for_solved(where, bits):
     product = np.empty(9)
     system.product(x, product)
     assert not residual <= 1e-6 or np.abs(right - (x - product)).max() <= 1e-5
+
+
+# --- sweeps mixed -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", (1, 7, 2048, 5000))
+def test_steps_noted_and_taken_back(n):
+    rng, depth = np.random.default_rng(n), _planning.MIXED
+    change, last = np.full(n, np.nan), np.full(n, np.nan)
+    moved, changed = rng.normal(size=(2, depth, n))
+    before = None
+    for at in (-1, 0, 3, depth - 1):
+        value, ahead = rng.normal(size=(2, n))
+        kept = moved.copy(), changed.copy()
+        arrays = [[array.copy() for array in (change, last, moved, changed)] for _ in range(3)]
+        sums = [_planning.note_step(value, ahead, 0.25, *own, at, n_threads) for n_threads, own in enumerate(arrays, 1)]
+        assert len({(found.tobytes(), *(array.tobytes() for array in own)) for found, own in zip(sums, arrays)}) == 1
+        change, last, moved, changed = arrays[0]
+        np.testing.assert_array_equal(change, ahead - value - 0.25)
+        np.testing.assert_array_equal(last, ahead)
+        if at >= 0:
+            kept[0][at], kept[1][at] = ahead - before[1], change - before[0]
+            np.testing.assert_allclose(sums[0], [changed @ changed[at], changed @ change], rtol=1e-9, atol=1e-9)
+        np.testing.assert_array_equal(moved, kept[0])
+        np.testing.assert_array_equal(changed, kept[1])
+        share, outs = rng.normal(size=depth), np.full((3, n), np.nan)
+        for n_threads, out in enumerate(outs, 1):
+            _planning.step_back(ahead, share, moved, out, n_threads)
+        np.testing.assert_allclose(outs[0], ahead - share @ moved, rtol=1e-12, atol=1e-12)
+        assert (outs == outs[0]).all()
+        before = change.copy(), last.copy()
+
+
+def test_steps_that_do_not_fit_are_value_errors():
+    depth = _planning.MIXED
+
+    def sizes(**wrong):
+        shapes = {"value": 6, "ahead": 6, "change": 6, "last": 6, "moved": (depth, 6), "changed": (depth, 6), **wrong}
+        return {name: np.zeros(shape) for name, shape in shapes.items()}
+
+    for wrong in ({"ahead": 7}, {"change": 7}, {"last": 7}, {"moved": (depth, 7)}, {"changed": (depth, 7)},
+                  {"moved": (depth + 1, 6)}, {"changed": (depth + 1, 6)}):
+        with pytest.raises(ValueError, match="entries"):
+            _planning.note_step(middle=0.0, at=0, **sizes(**wrong))
+    for at in (-2, depth):
+        with pytest.raises(ValueError, match="row"):
+            _planning.note_step(middle=0.0, at=at, **sizes())
+    for share, moved, out in ((depth + 1, (depth, 6), 6), (depth, (depth + 1, 6), 6), (depth, (depth, 7), 6),
+                              (depth, (depth, 6), 7)):
+        with pytest.raises(ValueError, match="entries"):
+            _planning.step_back(np.zeros(6), np.zeros(share), np.zeros(moved), np.zeros(out))
 
 
 # --- visitation, mass, fewer pairs ------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Compiled kernels of planning and visitation on a sparse transition tensor, in data-flow order.
 
-    1  Sweeps                     Jacobi, Gauss-Seidel, Q values; the loops stand in _sweeps_kernels.h
+    1  Sweeps                     Jacobi, Gauss-Seidel, Q values, sweeps mixed; the loops stand in _sweeps_kernels.h
     2  The matrix of a policy     merged rows, rows of one action a state, its transpose
-    3  Its solution               BiCGStab on the matrix preconditioned by its two triangles
+    3  Its solution               BiCGStab on the matrix preconditioned by relaxed triangular factors
     4  Visitation                 one step forward of a distribution
     5  Mass                       what stays in play
 
@@ -44,6 +44,7 @@ cdef extern from "_sweeps.h" nogil:
         const int32_t* end
         const int32_t* column
         const float* value
+        const float* gain
     ctypedef struct sweeps_kernels:
         void (*hard)(const sweeps_model* m, int64_t first, int64_t last, const double* value, double* out,
                      int32_t* best, double* q, double* least, double* most) noexcept nogil
@@ -63,7 +64,12 @@ cdef extern from "_sweeps.h" nogil:
 SWEEP_BLOCK, PAD = SWEEPS_BLOCK, SWEEPS_PAD
 
 cdef enum:
+    DEPTH = 5  # steps that are mixed, MIXED to Python
+    MIX_BLOCK = 2048  # states whose sums for it are taken together
     SORTED = 64  # entries of a state up to which they are ranked by comparing all with all
+cdef double LOST = 0.6  # of the row sums that approximate factors lose: how much they give back
+cdef double LEAST = 0.2  # of G^-1
+MIXED, GIVEN_BACK = DEPTH, LOST
 
 
 # ---- 1  Sweeps ------------------------------------------------------------------------------------
@@ -256,6 +262,84 @@ cdef class Model:
         """exp or log of all of x in place: what the soft sweep uses, for tests alone."""
         if x.shape[0]:
             (self.kernels.exp_all if what == "exp" else self.kernels.log_all)(x.shape[0], &x[0])
+
+
+def note_step(const double[::1] value, const double[::1] ahead, double middle, double[::1] change, double[::1] last,
+              double[:, ::1] moved, double[:, ::1] changed, int at, int n_threads=1):
+    """One sweep, `value` to `ahead`, set down for mixing: (changed changed[at], changed change), (2, MIXED).
+
+    change = ahead - value - middle and last = ahead; what they differ from before goes to row `at` of `changed` and of
+    `moved`, both of MIXED rows. With at = -1 there is no before.
+    """
+    cdef int64_t n = value.shape[0], blocks = (n + MIX_BLOCK - 1) // MIX_BLOCK, b
+    cdef double[:, ::1] part = np.zeros((max(blocks, 1), 2 * DEPTH))
+    for size in (ahead.shape[0], change.shape[0], last.shape[0], moved.shape[1], changed.shape[1]):
+        _one_size(size, n)
+    _one_size(moved.shape[0], DEPTH)
+    _one_size(changed.shape[0], DEPTH)
+    if not -1 <= at < DEPTH:
+        raise ValueError("there is no such row")
+    n_threads = _threads(n_threads)
+    with nogil:
+        for b in prange(blocks, num_threads=n_threads, schedule="static"):
+            _note_block(b * MIX_BLOCK, min((b + 1) * MIX_BLOCK, n), n, &value[0], &ahead[0], middle, &change[0], &last[0],
+                        &moved[0, 0], &changed[0, 0], at, &part[b, 0])
+    return np.add.reduce(part, 0).reshape(2, DEPTH)
+
+
+cdef void _note_block(int64_t first, int64_t last, int64_t n, const double* value, const double* ahead, double middle,
+                      double* change, double* before, double* moved, double* changed, int at,
+                      double* part) noexcept nogil:
+    cdef double[DEPTH] own
+    cdef double[DEPTH] other
+    cdef double now, new
+    cdef int64_t i
+    cdef int j
+    for j in range(DEPTH):
+        own[j] = other[j] = 0.0
+    for i in range(first, last):
+        now = ahead[i] - value[i] - middle
+        if at >= 0:
+            changed[at * n + i] = now - change[i]
+            moved[at * n + i] = ahead[i] - before[i]
+        change[i] = now
+        before[i] = ahead[i]
+    if at < 0:
+        return
+    for i in range(first, last):
+        now, new = change[i], changed[at * n + i]
+        for j in range(DEPTH):
+            own[j] += new * changed[j * n + i]
+            other[j] += now * changed[j * n + i]
+    for j in range(DEPTH):
+        part[j], part[DEPTH + j] = own[j], other[j]
+
+
+def step_back(const double[::1] ahead, const double[::1] share, const double[:, ::1] moved, double[::1] out,
+              int n_threads=1):
+    """out = ahead - share moved; what a sweep comes to with those before mixed in."""
+    cdef int64_t n = ahead.shape[0], blocks = (n + MIX_BLOCK - 1) // MIX_BLOCK, b
+    _one_size(out.shape[0], n)
+    _one_size(moved.shape[1], n)
+    _one_size(moved.shape[0], DEPTH)
+    _one_size(share.shape[0], DEPTH)
+    _apart(ahead, out)
+    n_threads = _threads(n_threads)
+    with nogil:
+        for b in prange(blocks, num_threads=n_threads, schedule="static"):
+            _step_block(b * MIX_BLOCK, min((b + 1) * MIX_BLOCK, n), n, &ahead[0], &share[0], &moved[0, 0], &out[0])
+
+
+cdef void _step_block(int64_t first, int64_t last, int64_t n, const double* ahead, const double* share,
+                      const double* moved, double* out) noexcept nogil:
+    cdef int64_t i
+    cdef int j
+    cdef double total
+    for i in range(first, last):
+        total = ahead[i]
+        for j in range(DEPTH):
+            total -= share[j] * moved[j * n + i]
+        out[i] = total
 
 
 cdef int _one_size(int64_t got, int64_t want) except -1:
@@ -462,7 +546,7 @@ cdef class System:
     """I - gamma P of a policy, rows divided by their diagonal, for the solver below."""
 
     cdef sweeps_system m
-    cdef readonly object begin, ptr, below, mid, above, end, column, value, diagonal
+    cdef readonly object begin, ptr, below, mid, above, end, column, value, diagonal, gain
     cdef readonly int64_t n
 
     def __init__(self, int64_t n, const int64_t[::1] begin, int64_t[::1] ptr, int32_t[::1] column,
@@ -474,10 +558,11 @@ cdef class System:
             raise ValueError("arrays of a system do not fit each other")
         self.n = n
         self.begin, self.ptr, self.column, self.value, self.diagonal = begin, ptr, column, value, diagonal
-        self.below, self.mid, self.above, self.end = below, mid, above, end
+        cdef float[::1] gain = np.ones(n, np.float32)
+        self.below, self.mid, self.above, self.end, self.gain = below, mid, above, end, gain
         self.m.n, self.m.n_blocks, self.m.begin = n, begin.shape[0] - 1, &begin[0]
         self.m.ptr, self.m.below, self.m.mid, self.m.above = &ptr[0], &below[0], &mid[0], &above[0]
-        self.m.end = &end[0]
+        self.m.end, self.m.gain = &end[0], &gain[0]
         self.m.column = &column[0] if column.shape[0] else NULL
         self.m.value = &value[0] if value.shape[0] else NULL
 
@@ -540,7 +625,7 @@ cdef class System:
     def set_merged(self, Model model, const uint16_t[::1] slot, const double[::1] policy, int n_threads=1):
         """The values of a policy that mixes, on the pattern of :meth:`set_pattern`."""
         cdef const sweeps_model* m = &model.m
-        cdef const int64_t[::1] begin = self.begin, ptr = self.ptr
+        cdef const int64_t[::1] ptr = self.ptr
         cdef float[::1] value = self.value
         cdef double[::1] diagonal = self.diagonal
         cdef int64_t blocks = self.m.n_blocks, b, s, room = 1
@@ -554,14 +639,16 @@ cdef class System:
         for s in range(self.n):
             room = max(room, ptr[s + 1] - ptr[s] + 1)
         cdef double[::1] sums = np.empty(room * blocks)
+        cdef float[::1] gain = self.gain, ahead = np.empty(self.n, np.float32)
         with nogil:
             for b in prange(blocks, num_threads=n_threads, schedule="static"):
-                _fill_merged(m, begin[b], begin[b + 1], &ptr[0], place, pi, out, &diagonal[0], &sums[b * room])
+                _fill_merged(m, &self.m, b, place, pi, out, &diagonal[0], &sums[b * room], &gain[0], &ahead[0])
 
     def set_rows(self, Model model, const int32_t[::1] best, int32_t[::1] previous, int n_threads=1):
         """The rows of a policy that picks pair_ptr[s] + best[s] in state s (-1: none).
 
-        Each state's row has the room of its longest pair. Only rows where `best` differs from `previous` (at first −2
+        Each state's row has the room of its longest pair. The gain stays 1: on rows of one action, solved roughly, another
+        was measured to cost more than it saves. Only rows where `best` differs from `previous` (at first −2
         everywhere) are written; `previous` becomes `best`. Returns how many were.
         """
         cdef const sweeps_model* m = &model.m
@@ -634,6 +721,7 @@ cdef class System:
                     own[at] = <int32_t>i
                     out[at] = <float>(value[k] * (diagonal[i] / diagonal[c]))
         other.use_arrays(own, out)
+        other.gain[:] = self.gain  # the same factors, transposed
         return other
 
     def use_arrays(self, int32_t[::1] column, float[::1] value):
@@ -722,6 +810,40 @@ cdef int64_t _fill_rows(const sweeps_model* m, int64_t first, int64_t last, cons
     return written
 
 
+cdef inline void _set_gain(const sweeps_system* m, int64_t i, float* gain, float* ahead) noexcept nogil:
+    """Entry i, those of its block before it known, of the diagonal G of (G^-1 - L) G (G^-1 - U); `ahead` is scratch.
+
+    These factors differ from the matrix by L G U. What of it stands on the diagonal is made up for, and of the rest LOST of
+    its row sums: then on what varies slowly the factors are about right (Gustafsson 1978, BIT 18; relaxed: Axelsson and
+    Lindskog 1986, Numer. Math. 48). Where the rows of L + U + C sum to at most 1, G^-1 is at least the row sum of U, so the
+    factors are M-matrices; LEAST keeps a nearly singular one in bounds.
+    """
+    cdef const float* a = m.value + m.ptr[i]
+    cdef const int32_t* c = m.column + m.ptr[i]
+    cdef const int32_t* back
+    cdef const float* share
+    cdef int32_t k, q, j
+    cdef double total = 0.0, sums = 0.0, met
+    ahead[i] = 0.0
+    if m.mid[i] - m.below[i] == SWEEPS_PAD:
+        for k in range(m.below[i], m.mid[i]):
+            j = c[k]
+            met = 0.0
+            if a[k] != 0.0 and m.above[j] > m.mid[j]:
+                # the diagonal's part; longer rows would cost more to look through than it gains
+                back, share = m.column + m.ptr[j] + m.mid[j], m.value + m.ptr[j] + m.mid[j]
+                for q in range(SWEEPS_PAD):
+                    met += share[q] if back[q] == i else 0.0
+            total += a[k] * (ahead[j] + (1.0 - LOST) * gain[j] * met)
+    else:
+        for k in range(m.below[i], m.mid[i]):
+            total += a[k] * ahead[c[k]]
+    gain[i] = <float>(1.0 / max(1.0 - total, LEAST))
+    for k in range(m.mid[i], m.above[i]):
+        sums += a[k]
+    ahead[i] = <float>(LOST * gain[i] * sums)
+
+
 cdef inline int _part(int64_t i, int64_t c, int32_t block_of_i, int32_t block_of_c) noexcept nogil:
     """Which part of row c holds column i: earlier blocks, before the diagonal, after it, later blocks."""
     if block_of_i < block_of_c:
@@ -731,14 +853,16 @@ cdef inline int _part(int64_t i, int64_t c, int32_t block_of_i, int32_t block_of
     return 1 if i < c else 2
 
 
-cdef void _fill_merged(const sweeps_model* m, int64_t first, int64_t last, const int64_t* ptr, const uint16_t* slot,
-                       const double* policy, float* value, double* diagonal, double* sums) noexcept nogil:
+cdef void _fill_merged(const sweeps_model* m, const sweeps_system* to, int64_t block, const uint16_t* slot,
+                       const double* policy, float* value, double* diagonal, double* sums, float* gain,
+                       float* ahead) noexcept nogil:
+    cdef const int64_t* ptr = to.ptr
     cdef int64_t s, pair, k
     cdef int32_t count, j
     cdef double weight, scale
-    for s in range(first, last):
+    for s in range(to.begin[block], to.begin[block + 1]):
         count = <int32_t>(ptr[s + 1] - ptr[s])
-        diagonal[s] = 1.0
+        diagonal[s], gain[s], ahead[s] = 1.0, 1.0, 0.0
         if m.fixed[s]:
             continue
         for j in range(count + 1):
@@ -751,6 +875,7 @@ cdef void _fill_merged(const sweeps_model* m, int64_t first, int64_t last, const
         scale = 1.0 / diagonal[s]
         for j in range(count):
             value[ptr[s] + j] = <float>(sums[j] * scale)
+        _set_gain(to, s, gain, ahead)
 
 
 cdef void _product_block(const sweeps_system* m, int64_t block, const double* diagonal, const double* x,
@@ -867,7 +992,7 @@ cdef double _sum(double[:, ::1] part, int row) noexcept:
 cdef void _start(const sweeps_system* m, const sweeps_kernels* kernels, int64_t block, const double* right,
                  const double* diagonal, double* u, double* r, double* h, double* p, double* v, double* t,
                  double* norm) noexcept nogil:
-    """r = (I - L)^-1 D^-1 right, the residual of u = 0."""
+    """r = (I - GL)^-1 G D^-1 right, the residual of u = 0."""
     cdef int64_t i, first = m.begin[block], last = m.begin[block + 1]
     cdef double total = 0.0
     for i in range(first, last):

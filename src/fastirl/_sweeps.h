@@ -47,8 +47,9 @@ typedef struct {
    diagonal, at mid[i] those of its block after it, at above[i] those in later blocks, up to end[i]. The two middle parts are filled
    up to multiples of SWEEPS_PAD with entries of value 0 in column i, the first at its front, the second at its end: so
    their loops have few lengths and are predicted. With the block-local L and U and the rest C, the matrix is
-   I - L - U - C. It is solved for (I - L)^-1 (I - L - U - C) (I - U)^-1, of which one product costs one pass over the
-   entries (Eisenstat 1981, SIAM J. Sci. Stat. Comput. 2(1)). */
+   I - L - U - C. With G = diag(gain) it is solved for (I - GL)^-1 G (I - L - U - C) (I - GU)^-1, of which one product
+   costs one pass over the entries (Eisenstat 1981, SIAM J. Sci. Stat. Comput. 2(1)); what the gain is, _set_gain of
+   _planning.pyx says. */
 typedef struct {
     int64_t n;
     int64_t n_blocks;
@@ -57,6 +58,7 @@ typedef struct {
     const int32_t *below, *mid, *above, *end;
     const int32_t *column;
     const float *value;
+    const float *gain;      /* (n) */
 } sweeps_system;
 
 typedef struct {
@@ -75,12 +77,12 @@ typedef struct {
     /* exp of n numbers <= 0 in place, and log of n numbers >= 1 */
     void (*exp_all)(int64_t n, double *x);
     void (*log_all)(int64_t n, double *x);
-    /* within a block: y = (I - L)^-1 b */
+    /* within a block: y = (I - GL)^-1 G b */
     void (*lower)(const sweeps_system *m, int64_t block, const double *b, double *y);
-    /* within a block: x = a z + b x + c v, t = (I - U)^-1 x; x alone where v is NULL */
+    /* within a block: x = a z + b x + c v, t = (I - GU)^-1 x; x alone where v is NULL */
     void (*back)(const sweeps_system *m, int64_t block, double a, const double *z, double b, double c, const double *v,
                  double *x, double *t);
-    /* within a block: y = (I - L)^-1 (x - t - C t), w = y + t, the product; the sums of w other and w w */
+    /* within a block: y = (I - GL)^-1 (x + (G - 2) t - G C t), w = y + t, the product; the sums of w other and w w */
     void (*forth)(const sweeps_system *m, int64_t block, const double *x, const double *t, double *y, double *w,
                   const double *other, double *with_other, double *with_itself);
 } sweeps_kernels;

@@ -224,14 +224,14 @@ SWEEPS_TARGET static void SWEEPS_NAME(expected)(const sweeps_model *m, int64_t f
 #undef SWEEPS_CALL
 }
 
-/* b plus the sum of a y over entries [k, end), whose number is a multiple of SWEEPS_PAD. Each row waits for the one
-   before: the entry that was just computed, the last here, the first in upper_row, enters last. */
+/* own + g (b + the sum of a y over entries [k, end)), whose number is a multiple of SWEEPS_PAD. Each row waits for the
+   one before: the entry that was just computed, the last here, the first in upper_row, enters last, multiplied once. */
 SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(lower_row)(const float *a, const int32_t *c, int32_t k, int32_t end,
-                                                          double b, const double *y)
+                                                          double g, double own, double b, const double *y)
 {
     double s1 = 0.0, s2 = 0.0, s3 = 0.0;
     if (k == end)
-        return b;
+        return own + g * b;
     for (; k + 4 < end; k += 4) {
         b += (double)a[k] * y[c[k]];
         s1 += (double)a[k + 1] * y[c[k + 1]];
@@ -242,15 +242,16 @@ SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(lower_row)(const float *a, const 
     s1 += (double)a[k + 1] * y[c[k + 1]];
     s2 += (double)a[k + 2] * y[c[k + 2]];
     b += s3 + (s1 + s2);
-    return b + (double)a[k + 3] * y[c[k + 3]];
+    return own + g * b + g * (double)a[k + 3] * y[c[k + 3]];
 }
 
+/* own + g times the sum of a t */
 SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(upper_row)(const float *a, const int32_t *c, int32_t k, int32_t end,
-                                                          double b, const double *t)
+                                                          double g, double own, const double *t)
 {
-    double s1 = 0.0, s2 = 0.0, s3 = 0.0;
+    double b = 0.0, s1 = 0.0, s2 = 0.0, s3 = 0.0;
     if (k == end)
-        return b;
+        return own;
     for (end -= 4; end > k; end -= 4) {
         s1 += (double)a[end + 1] * t[c[end + 1]];
         s2 += (double)a[end + 2] * t[c[end + 2]];
@@ -261,7 +262,7 @@ SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(upper_row)(const float *a, const 
     s2 += (double)a[k + 2] * t[c[k + 2]];
     s3 += (double)a[k + 3] * t[c[k + 3]];
     b += s3 + (s1 + s2);
-    return b + (double)a[k] * t[c[k]];
+    return own + g * b + g * (double)a[k] * t[c[k]];
 }
 
 SWEEPS_TARGET static void SWEEPS_NAME(back)(const sweeps_system *m, int64_t block, double a, const double *z, double b,
@@ -271,14 +272,16 @@ SWEEPS_TARGET static void SWEEPS_NAME(back)(const sweeps_system *m, int64_t bloc
         double now = x[i];
         if (v)
             x[i] = now = a * z[i] + (b * now + c * v[i]);
-        t[i] = SWEEPS_NAME(upper_row)(m->value + m->ptr[i], m->column + m->ptr[i], m->mid[i], m->above[i], now, t);
+        t[i] = SWEEPS_NAME(upper_row)(m->value + m->ptr[i], m->column + m->ptr[i], m->mid[i], m->above[i], m->gain[i],
+                                      now, t);
     }
 }
 
 SWEEPS_TARGET static void SWEEPS_NAME(lower)(const sweeps_system *m, int64_t block, const double *b, double *y)
 {
     for (int64_t i = m->begin[block]; i < m->begin[block + 1]; i++)
-        y[i] = SWEEPS_NAME(lower_row)(m->value + m->ptr[i], m->column + m->ptr[i], m->below[i], m->mid[i], b[i], y);
+        y[i] = SWEEPS_NAME(lower_row)(m->value + m->ptr[i], m->column + m->ptr[i], m->below[i], m->mid[i], m->gain[i],
+                                      0.0, b[i], y);
 }
 
 SWEEPS_TARGET static void SWEEPS_NAME(forth)(const sweeps_system *m, int64_t block, const double *x, const double *t,
@@ -290,12 +293,13 @@ SWEEPS_TARGET static void SWEEPS_NAME(forth)(const sweeps_system *m, int64_t blo
         const float *a = m->value + m->ptr[i];
         const int32_t *c = m->column + m->ptr[i];
         const int32_t below = m->below[i], end = m->end[i];
-        double b = x[i] - t[i];
+        const double g = m->gain[i];
+        double b = 0.0;
         for (int32_t k = 0; k < below; k++)
             b -= (double)a[k] * t[c[k]];
         for (int32_t k = m->above[i]; k < end; k++)
             b -= (double)a[k] * t[c[k]];
-        b = SWEEPS_NAME(lower_row)(a, c, below, m->mid[i], b, y);
+        b = SWEEPS_NAME(lower_row)(a, c, below, m->mid[i], g, x[i] + (g - 2.0) * t[i], b, y);
         y[i] = b;
         b += t[i];
         w[i] = b;

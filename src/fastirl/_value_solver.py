@@ -25,7 +25,6 @@ _SMALL = 256  # states up to which a dense factorisation costs less than it risk
 _PRECISE = 3_000  # states up to which a matrix that is nearly singular is factored in double precision
 _DIRECT = 50_000  # states up to which a sparse factorisation stands in for a Krylov solver that stalls
 _SOLVER_BLOCK = 32_768  # states of a block of the solver's matrix: fixed by the data, so the bits are
-_DEPTH = 5  # sweeps that are mixed
 _INNER = 40  # sweeps of a policy between two choices
 _ONE_THREAD = 1_000_000  # entries below which a second thread costs more than it saves
 
@@ -614,7 +613,7 @@ class Run:
             rtol = min(rtol, 1e-3)
         half = math.inf
         natural = np.flatnonzero(problem.free).astype(np.int32)
-        patience = 60 if problem.kind == "hard" else 8
+        patience = 60 if problem.kind == "hard" else 20
         last, kept, proper = math.inf, None, self.proper
         while not self.sweep(choose=True):
             if not problem.discounted and problem.kind != "policy":
@@ -667,7 +666,8 @@ class Run:
         if self.problem.beta_least < self.problem.beta_most * (1 - 1e-9) or not self.problem.free.all():
             return 0.0
         with np.errstate(over="ignore"):
-            mean, size = float(change.mean()), float(change @ change)
+            # not by BLAS, whose threads may cost a busy machine more than the sum
+            mean, size = float(change.mean()), float(np.einsum("i,i->", change, change))
         if not size < math.inf or size <= 1.7 * (size - mean * mean * change.size):
             return 0.0
         change -= mean
@@ -723,12 +723,13 @@ class Run:
         """Jacobi sweeps of a model, mixed with those before so that the change is least (Anderson 1965; Walker, Ni 2011).
 
         Constants are left out of the change, for they cost the bound nothing. Ends when its span is `wanted`; False where
-        that takes too long.
+        that takes too long. Mixing begins once the choice has narrowed: while it changes much, plain sweeps gain more.
         """
         problem = self.problem
         n = problem.mdp.n_states
-        moved, changed, gram = np.empty((_DEPTH, n)), np.empty((_DEPTH, n)), np.zeros((_DEPTH, _DEPTH))
-        change, before, last, chosen_at = np.empty(n), None, np.empty(n), 0.0
+        depth, change, last, chosen_at = _planning.MIXED, np.empty(n), np.empty(n), 0.0
+        moved, changed, gram = np.zeros((depth, n)), np.zeros((depth, n)), np.zeros((depth, depth))
+        share, noted, begun = np.zeros(depth), -1, False
         for k in range(100):
             least, most = model.hard(self.value, self.ahead, None, problem.n_threads)
             if most - least <= wanted:
@@ -743,23 +744,20 @@ class Run:
                 margin = 2.0 * chosen_at + 8.0 * problem.rounding(_size(self.value))
                 n_close = model.close_pairs(self.value, self.ahead, margin, close, problem.n_threads)
                 model = model.reduced(close, n_close) if n_close < 0.8 * model.n_pairs else model
-            np.subtract(self.ahead, self.value, out=change)
-            change -= 0.5 * (least + most)
-            if before is None:
-                before, shift = np.empty(n), np.zeros(n)
-            else:
-                at = (k - 1) % _DEPTH
-                np.subtract(change, before, out=changed[at])
-                np.subtract(self.ahead, last, out=moved[at])
-                count = min(k, _DEPTH)
-                gram[at, :count] = gram[:count, at] = changed[:count] @ changed[at]
+                begun = True
+            begun = begun or k >= 12 or model.n_pairs <= 1.2 * n
+            if not begun:
+                self.advance()
+                continue
+            noted += 1
+            at, count = (noted - 1) % depth if noted else -1, min(noted, depth)
+            with_new, with_change = _planning.note_step(self.value, self.ahead, 0.5 * (least + most), change, last, moved,
+                                                        changed, at, problem.n_threads)
+            if noted:
+                gram[at] = gram[:, at] = with_new
                 part = gram[:count, :count] + 1e-12 * np.diag(np.maximum(np.diag(gram)[:count], 1e-300))
-                share = np.linalg.solve(part, changed[:count] @ change)
-                np.dot(share, moved[:count], out=shift)
-            before, change = change, before
-            last[:] = self.ahead
-            self.advance()
-            self.value -= shift
+                share[:count] = np.linalg.solve(part, with_change[:count])
+            _planning.step_back(self.ahead, share, moved, self.value, problem.n_threads)
         return False
 
     def auto(self):
