@@ -20,11 +20,12 @@ RANKS = {
     "turns": 4, "matching": 4,
     "road_network": 5, "mdp": 5, "rewards": 5, "_value_solver": 5,
     "route_choice": 6, "tntp": 6, "planning": 6, "process_likelihood": 6,
-    "objectives": 7,
-    "maxent": 8,
-    "plotting": 9, "datasets": 9,
-    "__init__": 10,
-    "__main__": 11,
+    "objectives": 7, "learner": 7,
+    "maxent": 8, "cloning": 8, "dagger": 9, "apprenticeship": 8, "receding_horizon": 8, "bayesian": 8, "relative_entropy": 8,
+    "adversarial": 9,
+    "plotting": 10, "datasets": 10, "compare": 10,
+    "__init__": 11,
+    "__main__": 12,
 }
 MODULES = sorted(path.stem for path in SOURCE.glob("*.py"))
 

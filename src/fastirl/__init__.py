@@ -6,7 +6,7 @@ from . import exceptions
 from .exceptions import *  # noqa: F403
 from .maxent import MaxEntIRL
 from .mdp import MDP
-from .planning import policy_evaluation, soft_value_iteration, value_iteration, visitation_frequencies
+from .planning import policy_evaluation, sample_trajectories, soft_value_iteration, value_iteration, visitation_frequencies
 from .process_likelihood import process_log_likelihood
 from .rewards import LinearReward
 from .road_network import RoadNetwork
@@ -26,7 +26,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 __all__ = [
     "LinearReward", "MDP", "MaxEntIRL", "RoadNetwork", "Table", "Trajectories", "arcs_from_links",
     "choice_probabilities", "expand_two_way", "expected_flows", "policy_evaluation", "predict_routes",
-    "process_log_likelihood", "read_tntp", "route_log_likelihood", "route_values", "sample_routes", "soft_value_iteration", "turn_bans_from_osm",
+    "process_log_likelihood", "read_tntp", "route_log_likelihood", "route_values", "sample_routes", "sample_trajectories", "soft_value_iteration", "turn_bans_from_osm",
     "value_iteration", "visitation_frequencies",
     *exceptions.__all__,
 ]

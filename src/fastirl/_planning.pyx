@@ -3,7 +3,7 @@
     1  Sweeps                     Jacobi, Gauss-Seidel, Q values, sweeps mixed; the loops stand in _sweeps_kernels.h
     2  The matrix of a policy     merged rows, rows of one action a state, its transpose
     3  Its solution               BiCGStab on the matrix preconditioned by relaxed triangular factors
-    4  Visitation                 one step forward of a distribution
+    4  Visitation                 one step forward of a distribution, and of draws
     5  Mass                       what stays in play
 
 Symbols (Puterman 1994; Ziebart 2010): V value, Q value of a pair, P transitions, gamma discount, T temperature,
@@ -1042,6 +1042,43 @@ def push(Model model, const double[::1] policy, const double[::1] here, double[:
                 if mass != 0.0:
                     for k in range(m.indptr[i], m.indptr[i + 1]):
                         there[m.indices[k]] += mass * m.probability[k]
+
+
+def sample_steps(const int64_t[::1] pair_ptr, const double[::1] policy, const int64_t[::1] indptr, const int32_t[::1] indices,
+                 const double[::1] probability, const int64_t[::1] here, const double[:, ::1] uniform, int64_t[::1] pair,
+                 int64_t[::1] there):
+    """One drawn step from each state: pair by `policy` with uniform[0], next state with uniform[1].
+
+    `there` is -1 where the process ends: the pair's row leaks mass and the draw falls into the leak.
+    """
+    cdef int64_t n = here.shape[0], i, k, last
+    cdef double left
+    for size in (uniform.shape[1], pair.shape[0], there.shape[0]):
+        _one_size(size, n)
+    _one_size(uniform.shape[0], 2)
+    _one_size(indptr.shape[0], policy.shape[0] + 1)
+    with nogil:
+        for i in range(n):
+            # rounding may leave a rest: it goes to the last choice of positive probability
+            last, left = -1, uniform[0, i]
+            for k in range(pair_ptr[here[i]], pair_ptr[here[i] + 1]):
+                if policy[k] > 0.0:
+                    last = k
+                    left -= policy[k]
+                    if left < 0.0:
+                        break
+            pair[i] = last
+            there[i], left = -1, uniform[1, i]
+            if last < 0:
+                continue
+            for k in range(indptr[last], indptr[last + 1]):
+                if probability[k] > 0.0:
+                    there[i] = indices[k]
+                    left -= probability[k]
+                    if left < 0.0:
+                        break
+            if left > 1e-8:
+                there[i] = -1
 
 
 # ---- 5  Mass --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-r"""Planning on a sparse transition tensor: optimal and soft values, values of a policy, visitation frequencies.
+r"""Planning on a sparse transition tensor: optimal and soft values, values of a policy, visitation frequencies, draws.
 
 With pair rewards r, discount γ, terminal values 0 (Puterman 1994, ch. 6; Ziebart 2010, ch. 6)
 
@@ -21,8 +21,9 @@ from ._value_solver import PolicySolver, Problem, Run, check_ends, longest, most
 from .exceptions import ConvergenceWarning, InvalidInputError
 from .mdp import MDP
 from .results import PlanningResult, VisitationResult
+from .trajectories import Trajectories
 
-__all__ = ["value_iteration", "soft_value_iteration", "policy_evaluation", "visitation_frequencies"]
+__all__ = ["value_iteration", "soft_value_iteration", "policy_evaluation", "visitation_frequencies", "sample_trajectories"]
 
 HARD_METHODS = ("auto", "jacobi", "gauss_seidel", "modified_policy_iteration", "policy_iteration")
 SOFT_METHODS = ("auto", "jacobi", "gauss_seidel", "newton")
@@ -456,3 +457,78 @@ def _visits(problem, start, tol):
         warnings.warn(f"`tol` must be met: the error is at most {bound:.3g}, asked was {asked:.3g}; raise tol, or "
                       "lower the discount", ConvergenceWarning, stacklevel=3)
     return result
+
+
+# -- draws --------------------------------------------------------------------------------------------
+
+
+def sample_trajectories(mdp, policy, n, rng, *, horizon=None, initial_distribution=None, max_length=100_000):
+    r"""Draw trajectories: :math:`s_0 \sim d_0`, :math:`a_t \sim \pi(\cdot \mid s_t)`, :math:`s_{t+1} \sim p(\cdot \mid s_t, a_t)`.
+
+    Parameters
+    ----------
+    mdp : MDP
+    policy : any form that :meth:`MDP.policy_vector` takes; with a horizon also (horizon, n_pairs)
+    n : int, how many
+    rng : numpy.random.Generator
+    horizon : number of choices after which a trajectory is cut; None: each goes on until the process ends
+    initial_distribution : (n_states,) that sums to 1; None for the environment's own
+    max_length : without a horizon, a trajectory of more choices is an error
+
+    Returns
+    -------
+    Trajectories of state and action labels, in which the last state has no action. A trajectory ends in a terminal state, at
+    the horizon, or where a row leaks mass (there with its last action, which has no state after it)
+
+    Raises
+    ------
+    InvalidInputError : a wrong argument, or a trajectory of more than max_length choices
+
+    Notes
+    -----
+    The discount does not end a trajectory: pass a horizon on a model without terminal states. Draws are independent and
+    depend on the generator only.
+    """
+    _require_model(mdp)
+    n = whole_number("n", n, lower=0)
+    max_length = whole_number("max_length", max_length, lower=1)
+    if horizon is not None:
+        horizon = whole_number("horizon", horizon, lower=1)
+    elif not mdp.terminal.any() and mdp.min_row_sum > 1.0 - 1e-8:
+        raise InvalidInputError("trajectories must end: the model has no terminal state and no horizon was given; pass horizon=")
+    if not isinstance(rng, np.random.Generator):
+        raise InvalidInputError(
+            f"`rng` must be a numpy.random.Generator: got {type(rng).__name__}; pass numpy.random.default_rng(seed)")
+    policies = _policies(mdp, policy, horizon)
+    start = _distribution(mdp, initial_distribution)
+    state = rng.choice(mdp.n_states, size=n, p=start / start.sum()).astype(np.int64)
+    # every entry is a trip, its time and a state; steps have a pair beside
+    trips, states, pairs, time = [np.arange(n)], [state.copy()], [], 0
+    going = np.flatnonzero(~mdp.terminal[state])
+    while going.size and (horizon is None or time < horizon):
+        if horizon is None and time == max_length:
+            raise InvalidInputError(f"a trajectory must have at most max_length={max_length} choices: {going.size} of {n} have "
+                                    "more; pass horizon=, raise max_length, or look at the policy: it may never end")
+        pair, there = np.empty(going.size, np.int64), np.empty(going.size, np.int64)
+        _planning.sample_steps(mdp.pair_ptr, policies[min(time, len(policies) - 1)], mdp.indptr, mdp.indices, mdp.probability,
+                               state[going], rng.random((2, going.size)), pair, there)
+        trips.append(going)
+        states.append(there)
+        pairs.append(pair)
+        state[going] = there
+        going = going[(there >= 0) & ~mdp.terminal[there]]
+        time += 1
+    return _gathered(mdp, n, trips, states, pairs)
+
+
+def _gathered(mdp, n, trips, states, pairs):
+    """Trajectories of what was drawn, time by time."""
+    def by_trip(trip, values):
+        order = np.argsort(trip, kind="stable")
+        return np.concatenate([[0], np.cumsum(np.bincount(trip, minlength=n))]), values[order]
+
+    trip, state = np.concatenate(trips), np.concatenate(states)
+    offsets, state = by_trip(trip[state >= 0], state[state >= 0])
+    chosen = np.concatenate(pairs) if pairs else np.empty(0, np.int64)
+    action_offsets, pair = by_trip(np.concatenate(trips[1:]) if pairs else np.empty(0, np.int64), chosen)
+    return Trajectories.from_arrays(mdp.state_ids[state], offsets, mdp.action_ids[mdp.pair_action[pair]], action_offsets)
