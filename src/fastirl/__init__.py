@@ -8,7 +8,7 @@ from .maxent import MaxEntIRL
 from .mdp import MDP
 from .planning import policy_evaluation, sample_trajectories, soft_value_iteration, value_iteration, visitation_frequencies
 from .process_likelihood import process_log_likelihood
-from .rewards import LinearReward
+from .rewards import FreeReward, LinearReward, SumReward, TorchReward
 from .road_network import RoadNetwork
 from .route_choice import (
     choice_probabilities, expected_flows, predict_routes, route_log_likelihood, route_values, sample_routes,
@@ -24,7 +24,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
-    "LinearReward", "MDP", "MaxEntIRL", "RoadNetwork", "Table", "Trajectories", "arcs_from_links",
+    "FreeReward", "LinearReward", "MDP", "MaxEntIRL", "RoadNetwork", "SumReward", "Table", "TorchReward", "Trajectories", "arcs_from_links",
     "choice_probabilities", "expand_two_way", "expected_flows", "policy_evaluation", "predict_routes",
     "process_log_likelihood", "read_tntp", "route_log_likelihood", "route_values", "sample_routes", "sample_trajectories", "soft_value_iteration", "turn_bans_from_osm",
     "value_iteration", "visitation_frequencies",

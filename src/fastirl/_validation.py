@@ -18,7 +18,7 @@ _FLOAT_EXACT = 2.0**53  # beyond it two neighbouring whole numbers share one flo
 
 _EXTRA_OF = {
     "pandas": "pandas", "matplotlib": "plot", "geopandas": "geo", "shapely": "geo",
-    "tqdm": "progress", "pymetis": "elimination",
+    "tqdm": "progress", "pymetis": "elimination", "torch": "torch",
 }
 
 

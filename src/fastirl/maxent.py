@@ -9,12 +9,14 @@ import json
 import math
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 from scipy import optimize, sparse, stats
 
 from . import route_choice
 from ._validation import float_vector, one_of, positive_number, whole_number
+from .ascent import Checkpoint, checked_path, climb, fingerprint
 from .exceptions import (
     ConvergenceWarning, DivergenceError, IdentificationWarning, InvalidInputError, NotFittedError, UndecidedError,
 )
@@ -23,7 +25,7 @@ from .objectives import ProcessObjective, RouteObjective
 from .planning import soft_value_iteration
 from .process_likelihood import OBJECTIVES, ProcessModel, match_steps, process_log_likelihood
 from .results import LikelihoodRatioTest, Ratio, Route
-from .rewards import LinearReward
+from .rewards import LinearReward, from_saved, to_saved
 from .road_network import RoadNetwork
 from .route_choice import RouteModel, plain
 from .tables import Table
@@ -35,6 +37,7 @@ _OPTIMIZERS = ("auto", "newton", "bhhh", "lbfgs")
 _COVARIANCES = ("robust", "hessian", "bhhh", "clustered")
 _FEW = 25
 _MANY = 2_000  # free weights beyond which no Hessian is formed: there are no standard errors
+_SHOWN = 100  # parameters that a summary lists
 # a scaled direction whose standard error exceeds this many units of utility is called unidentified
 _WEAK = 10.0
 
@@ -49,7 +52,9 @@ class MaxEntIRL:
 
     Parameters
     ----------
-    reward : LinearReward, optional; holds weights with ``LinearReward(fixed={"u_turn": -20})``
+    reward : LinearReward (the default; it holds weights with ``LinearReward(fixed={"u_turn": -20})``, bounds and penalises
+        them), FreeReward, TorchReward or a sum of these. Anything but a linear reward without penalties and bounds is
+        climbed by L-BFGS-B, until the largest slope is at most sqrt(tol) / 30 of max(1, |L|)
     stopping : "first_arrival" (a trip ends when it first reaches its destination) or "exit" (recursive logit: the
         destination offers an exit that a traveller may pass by)
     discount : γ in (0, 1]; below 1 the likelihood exists at every θ
@@ -64,12 +69,16 @@ class MaxEntIRL:
     tol : gain in log likelihood that the quadratic model still promises at the answer
     on_invalid, parallel : as in :meth:`RoadNetwork.match`
     method, value_tol, max_sweeps, n_threads : as in :func:`route_log_likelihood`
+    checkpoint : path of a file, to which each evaluation is appended. A fit that was killed and is run again on the same data
+        with the same settings reads them back and goes on: same answer, to the bit
     progress : True prints a line an iteration to stderr; or a callable (iteration, log likelihood, expected gain)
 
     Attributes
     ----------
     coef_ : (k,) weights in the units of the features, held ones included
-    feature_names_ : tuple
+    feature_names_, parameter_names_ : of the features, and of the entries of coef_; the same where the reward is linear
+    reward_ : learned rewards of arcs or pairs
+    penalty_ : what l1 and l2 take off the log likelihood at the answer; 0.0 without them
     log_likelihood_, null_log_likelihood_ : float; null: each arc out of a state equally likely
     converged_ : bool; message_ : why it stopped; n_iter_, n_evaluations_ : int
     error_bound_ : proven bound on the values at the answer, relative to max(1, |V|)
@@ -86,13 +95,14 @@ class MaxEntIRL:
 
     def __init__(self, reward=None, stopping="first_arrival", discount=1.0, max_steps=None, *, objective="likelihood",
                  horizon=None, optimizer="auto", start=None, max_iter=200, tol=1e-9, on_invalid="error", parallel="error", method="auto",
-                 value_tol=route_choice.DEFAULT_TOL, max_sweeps=20_000, n_threads=None, progress=None):
+                 value_tol=route_choice.DEFAULT_TOL, max_sweeps=20_000, n_threads=None, progress=None, checkpoint=None):
         self.reward = LinearReward() if reward is None else reward
-        if not hasattr(self.reward, "layout"):
+        if not hasattr(self.reward, "bind"):
             raise InvalidInputError(
                 f"`reward` must be a reward such as LinearReward: got {reward!r}; pass LinearReward(fixed={{name: value}}), "
                 "and other settings by keyword"
             )
+        self.checkpoint = None if checkpoint is None else checked_path(checkpoint)
         self.stopping = stopping
         # plain numbers, so that the fit can be written as JSON
         self.discount = positive_number("discount", discount, upper=1.0)
@@ -123,7 +133,7 @@ class MaxEntIRL:
             parts.append(f"discount={self.discount}")
         if self.max_steps is not None:
             parts.append(f"max_steps={self.max_steps}")
-        if self.reward.fixed:
+        if self.reward != LinearReward():
             parts.insert(0, repr(self.reward))
         return f"MaxEntIRL({', '.join(parts)})"
 
@@ -175,7 +185,13 @@ class MaxEntIRL:
                             parallel=self.parallel)
         route_choice.warn_dropped(matched, len(trips), self.on_invalid, "dropped_")
         _refuse_no_weight(matched)
-        objective = RouteObjective(net, matched, self.reward, model)
+        objective = self._logged(RouteObjective(net, matched, self.reward, model))
+        if not objective.bound.plain:
+            search, theta = self._climb(objective)
+            point, hessian = self._curvature_at(objective, search, theta)
+            self._keep(net, matched, objective, search, theta, point, hessian)
+            self._warn(())
+            return self
         scale = _feature_scale(net, objective.observed.groups)[objective.free]
         idle = _idle_features(net, objective.observed.groups)[objective.free]
         search = _Search(objective, scale, self._chosen_optimizer(objective.free.sum()), self.max_iter, self.tol,
@@ -197,13 +213,19 @@ class MaxEntIRL:
                                         "discount and terminal states; leave it out (for a horizon pass horizon=)")
         if features is not None:
             mdp = mdp.with_features(features)
-        if mdp.features is None:
+        if mdp.features is None and isinstance(self.reward, LinearReward):
             raise InvalidInputError("an MDP needs features to learn a linear reward: this one has none; pass features=, or "
                                     "mdp.with_features(X, names)")
         steps = match_steps(mdp, trips, self.horizon)
         _refuse_no_weight(steps)
-        objective = ProcessObjective(mdp, steps, self.reward, mdp.features, mdp.feature_names, self.objective, self.horizon,
-                                     self.value_tol, self.n_threads)
+        objective = self._logged(ProcessObjective(mdp, steps, self.reward, self.objective, self.horizon, self.value_tol,
+                                                  self.n_threads))
+        if not objective.bound.plain:
+            search, theta = self._climb(objective)
+            point, hessian = self._curvature_at(objective, search, theta)
+            self._keep_process(mdp, steps, objective, search, theta, point, hessian)
+            self._warn(())
+            return self
         scale, idle = _column_scale(mdp.features)
         scale, idle = scale[objective.free], idle[objective.free]
         search = _Search(objective, scale, self._chosen_optimizer(objective.free.sum()), self.max_iter, self.tol,
@@ -215,6 +237,90 @@ class MaxEntIRL:
         self._keep_process(mdp, steps, objective, search, theta, point, hessian)
         self._warn(self._unidentified(scale))
         return self
+
+    # -- penalties, bounds, rewards with many parameters
+
+    def _logged(self, objective):
+        """The objective, its evaluations kept in the checkpoint's file where there is one."""
+        if self.checkpoint is not None:
+            bound = objective.bound
+            objective.log = Checkpoint(self.checkpoint, fingerprint(
+                objective.identity, repr(self.reward), bound.start, bound.l1, bound.l2, bound.lower, bound.upper,
+                self.optimizer, self.tol, None if self.start is None else repr(self.start)))
+        return objective
+
+    def _climb(self, objective):
+        """(search, θ): first-order ascent under the reward's penalties and bounds."""
+        bound = objective.bound
+        free = bound.free
+        theta, scale = self._climb_start(objective)
+        tell = _progress_of(self.progress)
+        found = climb(objective.evaluate, theta, l1=bound.l1[free], l2=bound.l2[free], lower=bound.lower[free],
+                      upper=bound.upper[free], scale=scale, max_iter=self.max_iter, tol=math.sqrt(self.tol) / 30,
+                      on_iteration=tell)
+        self.penalty_ = found.value - found.objective
+        search = SimpleNamespace(converged=found.converged, message=found.message, n_iter=found.n_iter, gain=found.slope)
+        return search, found.theta
+
+    def _climb_start(self, objective):
+        """(θ, scale): where the reward or the user says, else a feasible start along the features that are costs."""
+        bound = objective.bound
+        free = bound.free
+        start = np.full(free.size, np.nan) if bound.start is None else bound.start.copy()
+        open_ = np.isnan(start) & free
+        scale = np.ones(free.size)
+        if np.isnan(start).any():
+            # linear parts: the columns of the features, in their order
+            features = objective.sample_features()
+            columns = np.arange(int(np.isnan(start).sum())) % features.shape[1]
+            scale[np.isnan(start)] = _column_scale(features)[0][columns]
+        low, high = bound.lower[free], bound.upper[free]
+        if self.start is not None:
+            names = [name for name, ok in zip(bound.names, free) if ok]
+            theta = start[free]
+            theta[np.isnan(theta)] = 0.0
+            theta = np.clip(self._given_start(names, theta), low, high)
+        elif open_.any() and not (isinstance(objective, ProcessObjective) and objective.always_exists):
+            inside = np.flatnonzero(open_[free])
+            where = np.cumsum(np.isnan(start))[open_] - 1
+
+            def placed(part):
+                theta = np.where(np.isnan(start), 0.0, start)[free]
+                theta[inside] = part
+                return np.clip(theta, low, high)
+
+            part = _feasible_start(objective, scale[open_], features[:, columns[where]], placed)
+            theta = placed(part)
+        else:
+            theta = np.clip(np.where(np.isnan(start), 0.0, start)[free], low, high)
+        return theta, scale[free]
+
+    def _given_start(self, names, theta):
+        if isinstance(self.start, dict):
+            unknown = [name for name in self.start if name not in names]
+            if unknown:
+                raise InvalidInputError(f"`start` must name free parameters: {plain(unknown[0])!r} is none; see parameter_names_ "
+                                        "of a fit")
+            index = {name: i for i, name in enumerate(names)}
+            for name, value in self.start.items():
+                theta[index[name]] = value
+            return float_vector("start", theta, len(names))
+        return float_vector("start", self.start, len(names))
+
+    def _curvature_at(self, objective, search, theta):
+        """(point, −Hessian) where standard errors exist: a linear reward under l2 alone; else (point, None)."""
+        bound = objective.bound
+        free = bound.free
+        edge = bound.l1.any() or ((theta <= bound.lower[free]) | (theta >= bound.upper[free])).any()
+        if not bound.linear or edge or theta.size > _MANY:
+            self._no_errors = ("the reward is not linear" if not bound.linear else "under l1 or at a bound they do not exist" if edge
+                               else f"more than {_MANY:,} free weights")
+            return objective.at(theta, 1), None
+        point = objective.at(theta, 2)
+        hessian = point.hessian
+        if hessian is None:
+            hessian = objective.hessian_by_differences(theta, _column_scale(objective.sample_features())[0][free])
+        return point, hessian + np.diag(bound.l2[free])
 
     def _keep_process(self, mdp, steps, objective, search, theta, point, hessian):
         self._keep_common(objective, search, theta, point, hessian, steps.weight, steps.cluster)
@@ -271,6 +377,7 @@ class MaxEntIRL:
 
     def _keep_common(self, objective, search, theta, point, hessian, weight, cluster):
         scores = point.scores
+        self.parameter_names_ = objective.bound.names
         self.coef_ = objective.weights(theta)
         self.free_ = objective.free
         self.converged_, self.message_ = search.converged, search.message
@@ -278,7 +385,10 @@ class MaxEntIRL:
         self.gain_, self.error_bound_ = search.gain, point.bound
         self.weight_sum_ = float(weight.sum())
         self._information, self.scores_ = {}, None
+        if objective.bound.plain:
+            self.penalty_, self._no_errors = 0.0, None
         if hessian is None:
+            self._no_errors = self._no_errors or f"there are {int(self.free_.sum()):,} free weights"
             return
         # sums that the covariances need; scores are of the log likelihood, weights are frequencies
         self._information = {"hessian": hessian, "bhhh": (scores * weight[:, None]).T @ scores}
@@ -348,8 +458,8 @@ class MaxEntIRL:
         one_of("kind", kind, _COVARIANCES)
         if not self._information:
             raise InvalidInputError(
-                f"standard errors need at most {_MANY:,} free weights: this fit has {int(self.free_.sum()):,}; hold or leave "
-                "out some, or bootstrap over trips")
+                f"standard errors need a linear reward, no l1, no bound that holds, and at most {_MANY:,} free weights: of this "
+                f"fit, {self._no_errors}; hold or leave out some, or bootstrap over trips")
         if self.objective == "feature_matching" and self._of_process and kind in ("hessian", "bhhh"):
             raise InvalidInputError(
                 f"{kind} standard errors rest on a likelihood: objective='feature_matching' maximises none under stochastic "
@@ -426,11 +536,12 @@ class MaxEntIRL:
         return Ratio(f"{numerator} / {denominator}", float(a / b), error, (float(a / b - half), float(a / b + half)))
 
     def _feature(self, name):
-        if name not in self.feature_names_:
+        names = list(self.parameter_names_)
+        if name not in names:
             raise InvalidInputError(
                 f"a weight must be one of the features: {plain(name)!r} is none; they are "
-                f"{', '.join(self.feature_names_)}")
-        return self.feature_names_.index(name)
+                f"{', '.join(names[:20])}{', …' if len(names) > 20 else ''}")
+        return names.index(name)
 
     def likelihood_ratio_test(self, general):
         """Test this (restricted) fit against a more general one that nests it, fitted to the same trips.
@@ -507,6 +618,8 @@ class MaxEntIRL:
         rho² is left out where the null log likelihood is 0: no state of any trip offered a choice.
         """
         self._require_fit()
+        if self.coef_.size > _SHOWN:
+            return self._short_summary()
         errors = self.standard_errors(kind) if self._information else np.full(self.coef_.size, np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(self.free_, self.coef_ / errors, np.nan)
@@ -514,7 +627,7 @@ class MaxEntIRL:
         k, ll, null, n = int(self.free_.sum()), self.log_likelihood_, self.null_log_likelihood_, self.weight_sum_
         held = [None if free else "held" for free in self.free_]
         columns = {
-            "feature": list(self.feature_names_), "estimate": self.coef_,
+            "feature": list(self.parameter_names_), "estimate": self.coef_,
             "s.e.": [e if f else None for e, f in zip(errors, self.free_)],
             "t": [v if f else None for v, f in zip(t, self.free_)],
             "p": [v if f else None for v, f in zip(p, self.free_)],
@@ -529,7 +642,8 @@ class MaxEntIRL:
             + (f", weights sum to {n:,.6g}" if not math.isclose(n, self.n_trips_) else "")
             + (f", {len(self.dropped_)} dropped or truncated" if len(self.dropped_) else ""),
             f"{kind} standard errors" + (f", {self.n_clusters_:,} clusters" if kind == "clustered" else "")
-            if self._information else f"no standard errors: more than {_MANY:,} free weights",
+            if self._information else f"no standard errors: {self._no_errors}",
+            *([f"penalised: {self.penalty_:.6g} taken off the log likelihood, {self.reward!r}"] if self.penalty_ else []),
             f"{'converged' if self.converged_ else 'NOT converged'} in {self.n_iter_} iterations: {self.message_}",
         ]
         for names in self.unidentified_:
@@ -539,6 +653,20 @@ class MaxEntIRL:
             f", discount={self.discount:g}" if self.discount != 1 else "") + (
             f", max_steps={self.max_steps}" if self.max_steps is not None else "")
         return Table(columns, title=title, notes=notes, formats=formats)
+
+    def _short_summary(self):
+        """Of many parameters those farthest from 0."""
+        size = np.abs(self.coef_)
+        top = np.argpartition(size, -_SHOWN)[-_SHOWN:]
+        top = top[np.lexsort((top, -size[top]))]
+        zeros = int((size == 0).sum())
+        ll, null = self.log_likelihood_, self.null_log_likelihood_
+        return Table({"parameter": [self.parameter_names_[i] for i in top], "estimate": self.coef_[top]},
+                     title=f"Maximum-entropy IRL, {self._setting_words()}", formats={"estimate": ".4f"}, notes=[
+            f"the {_SHOWN} largest of {size.size:,} parameters, {zeros:,} of which are 0",
+            f"log likelihood {ll:.3f}, null {null:.3f}, penalty {self.penalty_:.6g}; {self.reward!r}",
+            f"{self.n_trips_:,} trips, {self.n_steps_:,} steps; no standard errors: {self._no_errors}",
+            f"{'converged' if self.converged_ else 'NOT converged'} in {self.n_iter_} iterations: {self.message_}"])
 
     @property
     def _choice_word(self):
@@ -580,24 +708,48 @@ class MaxEntIRL:
         InvalidInputError, NotFittedError
         """
         mdp = self._process(mdp)
-        return np.ascontiguousarray(self.reward.utility(mdp.features, self.coef_))
+        return self._rewards_on(mdp, mdp.features)
 
-    def policy(self, mdp=None):
+    def _rewards_on(self, model, features):
+        bound = self.reward.bind(model)
+        if bound.free.size != self.coef_.size:
+            raise InvalidInputError(f"the reward must have the fit's parameters: on this model it has {bound.free.size:,}, in "
+                                    f"the fit {self.coef_.size:,}; free parameters belong to the model that they were learned on")
+        return np.ascontiguousarray(bound.utility(features, self.coef_))
+
+    @property
+    def reward_(self):
+        """Learned rewards: (n_pairs,) of the fitted MDP's pairs, or (n_arcs,) utilities of the fitted network's arcs."""
+        self._require_fit()
+        return self.pair_rewards() if self._of_process else self.utility()
+
+    def policy(self, destination=None, *, model=None):
         """The soft policy π = exp(Q − V) of the learned rewards.
 
         Parameters
         ----------
-        mdp : MDP with the fit's features, by default the fitted one
+        destination : label of a state, on a road network only
+        model : MDP or RoadNetwork with the fit's features, by default the fitted one
 
         Returns
         -------
-        (n_pairs,) probabilities of the pairs, or (horizon, n_pairs)
+        (n_pairs,) probabilities of an MDP's pairs, or (horizon, n_pairs); on a road network (n_arcs,) probabilities of the
+        arcs at their tails, as of :meth:`choice_probabilities`
 
         Raises
         ------
         InvalidInputError, DivergenceError, NotFittedError
         """
-        mdp = self._process(mdp)
+        self._require_fit()
+        if isinstance(destination, MDP):
+            raise InvalidInputError("`destination` must be a label: got an MDP; pass model=mdp")
+        if not self._of_process:
+            if destination is None:
+                raise InvalidInputError("`destination` must be given on a road network: its policy depends on it; pass a label")
+            return self.choice_probabilities(destination, model)
+        if destination is not None:
+            raise InvalidInputError(f"`destination` goes with road networks: got {destination!r} on an MDP; leave it out")
+        mdp = self._process(model)
         return soft_value_iteration(mdp, self.pair_rewards(mdp), "pair", horizon=self.horizon, n_threads=self.n_threads).policy
 
     # -- use on a road network
@@ -621,7 +773,7 @@ class MaxEntIRL:
         """
         self._require_fit()
         net = self._net(net)
-        return np.ascontiguousarray(self.reward.utility(net.group_features(group), self.coef_))
+        return self._rewards_on(net, net.group_features(group))
 
     def _net(self, net):
         net = getattr(self, "net_", None) if net is None else net
@@ -907,7 +1059,10 @@ class MaxEntIRL:
                 raise InvalidInputError(
                     "`length` is needed where every feature is negative somewhere: none is usable; pass (n_arcs,) lengths")
             return self.feature_names_[ok[0]], np.ascontiguousarray(features[:, ok[0]])
-        column = features[:, self._feature(length)]
+        if length not in self.feature_names_:
+            raise InvalidInputError(f"`length` must be one of the features: {length!r} is none; they are "
+                                    f"{', '.join(self.feature_names_)}")
+        column = features[:, self.feature_names_.index(length)]
         return length, float_vector(f"feature {length}", column, nonnegative=True)
 
     # -- saving
@@ -930,13 +1085,14 @@ class MaxEntIRL:
         `n_threads`, `start`, `method` and `progress`. Doubles are written in full: what is loaded has the same bits.
         """
         self._require_fit()
-        reward = {"fixed": self.reward.fixed}
+        reward = to_saved(self.reward)
         text = json.dumps({
             "format": "fastirl.MaxEntIRL", "version": 1, "reward": reward, "stopping": self.stopping,
             "discount": self.discount, "max_steps": self.max_steps, "objective": self.objective, "horizon": self.horizon,
             "model": "process" if self._of_process else "network", "optimizer": self.optimizer, "tol": self.tol,
             "value_tol": self.value_tol, "max_sweeps": self.max_sweeps, "max_iter": self.max_iter,
             "on_invalid": self.on_invalid, "parallel": self.parallel,
+            "parameter_names": list(self.parameter_names_), "penalty": self.penalty_, "no_errors": self._no_errors,
             "feature_names": list(self.feature_names_), "coef": self.coef_.tolist(), "free": self.free_.tolist(),
             "log_likelihood": self.log_likelihood_, "null_log_likelihood": self.null_log_likelihood_,
             "converged": self.converged_, "message": self.message_, "n_iter": self.n_iter_,
@@ -950,13 +1106,14 @@ class MaxEntIRL:
             file.write(text)
 
     @classmethod
-    def load(cls, path, net=None):
+    def load(cls, path, net=None, reward=None):
         """Read a fit that :meth:`save` wrote.
 
         Parameters
         ----------
         path : str or path of the file
         net : RoadNetwork with the fit's features, optional; without it each call that needs a network takes one as net=
+        reward : needed where the fit's was a TorchReward, whose module is not in the file
 
         Returns
         -------
@@ -980,7 +1137,7 @@ class MaxEntIRL:
                 "pass a file that MaxEntIRL.save wrote"
             )
         try:
-            model = cls._from_saved(data)
+            model = cls._from_saved(data, reward)
         except (KeyError, TypeError) as error:
             raise InvalidInputError(
                 f"a saved fit must be complete: {path!s} lacks or garbles {error}; "
@@ -992,21 +1149,23 @@ class MaxEntIRL:
         return model
 
     @classmethod
-    def _from_saved(cls, data):
-        model = cls(LinearReward(data["reward"]["fixed"]), data["stopping"], data["discount"], data["max_steps"],
+    def _from_saved(cls, data, reward):
+        model = cls(from_saved(data["reward"]) if reward is None else reward, data["stopping"], data["discount"], data["max_steps"],
                     optimizer=data["optimizer"], tol=data["tol"], value_tol=data["value_tol"],
                     max_sweeps=data["max_sweeps"], max_iter=data["max_iter"], on_invalid=data["on_invalid"],
                     parallel=data["parallel"], objective=data.get("objective", "likelihood"),
                     horizon=data.get("horizon"))
         model._of_process = data.get("model") == "process"
         model.feature_names_ = tuple(data["feature_names"])
+        # absent in files of version 0.1
+        model.parameter_names_ = tuple(data.get("parameter_names", data["feature_names"]))
+        model.penalty_, model._no_errors = data.get("penalty", 0.0), data.get("no_errors")
         model.coef_, model.free_ = np.array(data["coef"]), np.array(data["free"], bool)
         for name in ("log_likelihood", "null_log_likelihood", "converged", "message", "n_iter", "n_evaluations", "gain",
                      "error_bound", "n_trips", "n_steps", "weight_sum"):
             setattr(model, name + "_", data[name])
         if data["n_clusters"] is not None:
             model.n_clusters_ = data["n_clusters"]
-        # absent in files of version 0.1
         model.unidentified_ = tuple(tuple(names) for names in data.get("unidentified", ()))
         model.dropped_ = Table(data["dropped"])
         model._information = {name: np.array(matrix) for name, matrix in data["information"].items()}
@@ -1233,7 +1392,7 @@ def _root_mean_square(features):
     return np.where(scale > 0, scale, 1.0)
 
 
-def _feasible_start(objective, scale):
+def _feasible_start(objective, scale, features=None, placed=None):
     """Free weights at which the likelihood exists: costs on the features that are costs by nature, doubled until it does.
 
     Features that are nowhere negative get a negative weight, those nowhere positive a positive one, the others 0. With
@@ -1241,7 +1400,8 @@ def _feasible_start(objective, scale):
     """
     if isinstance(objective, ProcessObjective) and objective.always_exists:
         return np.zeros(int(objective.free.sum()))
-    features = objective.sample_features()[:, objective.free]
+    features = objective.sample_features()[:, objective.free] if features is None else features
+    placed = placed or (lambda part: part)
     direction = np.where((features >= 0).all(axis=0), -1.0, np.where((features <= 0).all(axis=0), 1.0, 0.0))
     direction[(features == 0).all(axis=0)] = 0.0
     # a dummy or a rare feature prices few arcs; the ones that price every arc decide whether loops are finite
@@ -1252,7 +1412,7 @@ def _feasible_start(objective, scale):
     size, failure = 0.5, None
     for _ in range(24):
         try:
-            objective.at(direction * size, 1)
+            objective.at(placed(direction * size), 1)
             # a start at the edge of feasibility is slow and steep: a little further in
             return direction * (1.5 * size)
         except (DivergenceError, UndecidedError) as error:
