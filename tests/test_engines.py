@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import real_data
+import small_networks as small
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from test_real_data import turns
 
 import fastirl as fi
+from fastirl import route_choice
 
 RULES = pytest.mark.parametrize("stopping", ("first_arrival", "exit"))
 
@@ -109,3 +111,26 @@ def test_a_world_of_many_components_is_an_ordinary_input():
     here, there = origins[0], destinations[label[destinations] != label[origins[0]]][0]
     with pytest.raises(fi.UnreachableError):
         fi.expected_flows(net, utility, [here], [there], 1.0, method="elimination")
+
+
+@pytest.mark.parametrize("stopping", ("first_arrival", "exit"))
+@pytest.mark.parametrize("seed", range(6))
+def test_a_heavy_loop_is_proven_near_its_failed_pivot(monkeypatch, stopping, seed):
+    """Radius 1.05: named without a sweep, by a loop of the network. Radius 0.999: not refused."""
+    graph = small.random(n=60, degree=3, seed=seed)
+    net = graph.net()
+    swept = []
+    sweeps = route_choice._solve_by_sweeps
+    monkeypatch.setattr(route_choice, "_solve_by_sweeps", lambda *a, **k: swept.append(1) or sweeps(*a, **k))
+    label = connected_components(csr_matrix((np.ones(net.n_arcs), (net.tail, net.head)), shape=(60, 60)),
+                                 connection="strong")[1]
+    core = np.flatnonzero(label == np.bincount(label).argmax())[:2]
+    with pytest.raises(fi.DivergenceError) as failure:
+        fi.expected_flows(net, graph.scaled_to(1.3).utility, [core[0]], [core[1]], 1.0, stopping=stopping,
+                          method="elimination")
+    loop = failure.value.cycle
+    arcs = set(zip(net.tail.tolist(), net.head.tolist()))
+    assert not swept and all((a, b) in arcs for a, b in zip(loop, (*loop[1:], loop[0])))
+    flow = fi.expected_flows(net, graph.scaled_to(0.999).utility, [core[0]], [core[1]], 1.0, stopping=stopping,
+                             method="elimination")
+    assert np.isfinite(flow).all()

@@ -39,6 +39,7 @@ class EliminationResult:
 
     expected_arcs : arcs that a traveller is expected to pass: the most of any pair, or with a `weight` and no `directions`
         their weighted mean
+    failed : states whose pivot failed: the loops there, through states eliminated before it, sum to infinity or nearly so
     """
 
     value: np.ndarray
@@ -46,6 +47,7 @@ class EliminationResult:
     expected_arcs: float
     flow: object = None
     slope: object = None
+    failed: object = ()
 
     @property
     def bound(self):
@@ -176,7 +178,7 @@ class Elimination:
         n_threads = min(n_threads, 1 + self.plan.n_panel // SMALL)
         if directions is not None:
             directions = np.column_stack([directions, np.ones(self.plan.n_arcs)])
-        value, spoiled, flow, slope = _apart(
+        value, spoiled, flow, slope, failed = _apart(
             lambda crew: self._solve(utility, pairs, weight, directions, n_threads, crew), n_threads, stop)
         there = np.isfinite(value)
         if slope is not None:
@@ -188,14 +190,15 @@ class Elimination:
         else:
             arcs = self._slope_of_all(value, lambda lower: self.solve(
                 lower, pairs, n_threads=n_threads, stop=stop, bounded=False).value, utility) if bounded else np.inf
-        return EliminationResult(value, spoiled, float(arcs), flow, slope)
+        return EliminationResult(value, spoiled, float(arcs), flow, slope, failed)
 
     def _solve(self, utility, pairs, weight, directions, n_threads, crew):
-        """(value, spoiled, flow, slope) of `solve`."""
+        """(value, spoiled, flow, slope, failed) of `solve`."""
         clock = [time.perf_counter()]
         factors, failed = self._factor(utility, n_threads, crew)
-        spoiled = np.zeros(pairs.n, bool)
+        spoiled, failed_states = np.zeros(pairs.n, bool), ()
         if failed:
+            failed_states = self.order.order[factors.failed_ranks()]
             spoiled = self._between(factors, utility, pairs.origins, pairs.destinations)
         clock.append(time.perf_counter())
         value = np.empty(pairs.n)
@@ -228,7 +231,7 @@ class Elimination:
         clock.append(time.perf_counter())
         numeric, queries, down = np.diff(clock).tolist()
         self.clock = {"numeric": numeric, "queries": queries - self._down, "reverse": down + self._down}
-        return value, spoiled, flow, slope
+        return value, spoiled, flow, slope, failed_states
 
     def _factor(self, utility, n_threads, crew):
         """Numeric phase: (factors, number of failed pivots)."""
