@@ -8,6 +8,7 @@ from .maxent import MaxEntIRL
 from .mdp import MDP
 from .planning import policy_evaluation, sample_trajectories, soft_value_iteration, value_iteration, visitation_frequencies
 from .process_likelihood import process_log_likelihood
+from .relative_entropy import RelativeEntropyIRL
 from .rewards import LinearReward
 from .road_network import RoadNetwork
 from .route_choice import (
@@ -24,7 +25,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
-    "LinearReward", "MDP", "MaxEntIRL", "RoadNetwork", "Table", "Trajectories", "arcs_from_links",
+    "LinearReward", "MDP", "MaxEntIRL", "RelativeEntropyIRL", "RoadNetwork", "Table", "Trajectories", "arcs_from_links",
     "choice_probabilities", "expand_two_way", "expected_flows", "policy_evaluation", "predict_routes",
     "process_log_likelihood", "read_tntp", "route_log_likelihood", "route_values", "sample_routes", "sample_trajectories", "soft_value_iteration", "turn_bans_from_osm",
     "value_iteration", "visitation_frequencies",
