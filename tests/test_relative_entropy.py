@@ -339,31 +339,34 @@ def test_a_model_without_features_is_an_error():
 
 
 def test_estimated_dynamics_are_the_way_in_for_every_learner():
-    truth = featured(small.grid(4, 0.2, 0.95, goals=(0,)), seed=6)
+    truth, horizon = featured(small.grid(4, 0.2, 0.95, goals=(0,)), seed=6), 10
     starts = np.full(16, 1 / 15) * (np.arange(16) > 0)
-    expert = fi.soft_value_iteration(truth, truth.features @ (2 * TRUTH) - 0.5, "pair").policy
-    demos = fi.sample_trajectories(truth, expert, 300, np.random.default_rng(1), horizon=30, initial_distribution=starts)
-    explored = fi.sample_trajectories(truth, None, 400, np.random.default_rng(2), horizon=30, initial_distribution=starts)
+
+    def world(policy, n, rng):
+        return fi.sample_trajectories(truth, policy, n, rng, horizon=horizon, initial_distribution=starts)
+
+    expert = fi.soft_value_iteration(truth, truth.features @ TRUTH, "pair", horizon=horizon).policy
+    demos, explored = world(expert, 300, np.random.default_rng(1)), world(None, 1000, np.random.default_rng(2))
     # both tell of the world; the last state of a trip has no action
-    parts = [[], [], []]
-    for trip in [*demos, *explored]:
-        for part, values in zip(parts, (trip.states[:-1], trip.actions, trip.states[1:])):
-            part.extend(values.tolist())
-    estimated = fi.MDP.from_counts(*parts, 16, 4, 0.95, terminal=[0], prior=0.01, unseen="prior").with_features(
+    counted = [np.concatenate(part) for part in zip(*((trip.states[:-1], trip.actions, trip.states[1:])
+                                                      for trip in [*demos, *explored]))]
+    estimated = fi.MDP.from_counts(*counted, 16, 4, 0.95, terminal=[0], prior=0.01, unseen="prior").with_features(
         truth.features, features_on="pair")
-    assert np.abs(estimated.to_dense() - truth.to_dense()).max() < 0.1
+    assert 0.01 < np.abs(estimated.to_dense() - truth.to_dense()).max() < 0.1
     learners = {
-        "relative entropy": lambda mdp: fi.RelativeEntropyIRL(horizon=30).fit(mdp, demos, explored),
-        "guided": lambda mdp: fi.RelativeEntropyIRL(
-            horizon=30, resample=2, rng=np.random.default_rng(0), simulator=lambda policy, n, rng: fi.sample_trajectories(
-                truth, policy, n, rng, horizon=30, initial_distribution=starts)).fit(mdp, demos),
-        "MaxEnt": lambda mdp: fi.MaxEntIRL(objective="likelihood").fit(mdp, demos),
+        "relative entropy": lambda mdp: fi.RelativeEntropyIRL(horizon=horizon).fit(mdp, demos, explored),
+        "guided": lambda mdp: fi.RelativeEntropyIRL(horizon=horizon, resample=3, simulator=world,
+                                                    rng=np.random.default_rng(0)).fit(mdp, demos),
+        "MaxEnt": lambda mdp: fi.MaxEntIRL(objective="feature_matching", horizon=horizon).fit(mdp, demos),
     }
+    wanted = fi.visitation_frequencies(truth, expert, starts, horizon).pair
+
+    def off(policy):
+        return 0.5 * np.abs(fi.visitation_frequencies(truth, policy, starts, horizon).pair - wanted).sum() / wanted.sum()
+
     for name, learn in learners.items():
-        found = learn(estimated)
-        policies = found.policy() if found.policy().ndim == 2 else found.policy()[None]
-        visits = fi.visitation_frequencies(truth, expert, starts).pair
-        off = 0.5 * np.bincount(truth.pair_state, np.abs(policies[0] - expert), minlength=16)
-        naive = 0.5 * np.bincount(truth.pair_state, np.abs(truth.policy_vector(None) - expert), minlength=16)
-        weight = np.bincount(truth.pair_state, visits, minlength=16)
-        print(name, off @ weight / weight.sum(), naive @ weight / weight.sum(), found.coef_)
+        known, found = learn(truth), learn(estimated)
+        # where the policy is used the world is the true one; relative entropy is biased by chance in either (see Notes)
+        assert off(found.policy()) < 0.5 * off(None), name
+        assert abs(off(found.policy()) - off(known.policy())) < 0.02, name
+    assert off(learners["MaxEnt"](estimated).policy()) < 0.03
