@@ -16,7 +16,7 @@ from ._validation import float_vector, one_of, positive_number, whole_number
 from .exceptions import ConvergenceWarning, DivergenceError, InvalidInputError
 from .learner import Learner
 from .mdp import MDP
-from .planning import soft_value_iteration, visitation_frequencies
+from .planning import soft_value_iteration, value_iteration, visitation_frequencies
 from .process_likelihood import match_steps
 from .relative_entropy import draw, require_callable, require_generator
 from .tables import Table
@@ -25,7 +25,7 @@ __all__ = ["AIRL", "GAIL"]
 
 _FLOOR = 1e-12  # share of the expert's mass that stands for an exact occupancy of 0 which the expert's is not
 _LEAST_LOG = -600.0  # of a probability that underflowed: a pair is never lost for good
-_SHORTEST = 2.0**-30  # of the steps tried before none is said to help
+_SHORTEST, _LONGEST = 2.0**-20, 1e3  # of the steps tried, in units of the one given
 _WINDOW = 10  # iterations averaged to see a trend in sampled divergences
 
 
@@ -45,7 +45,7 @@ class _Adversarial(Learner):
         self.rng = rng
         self.initial_distribution = initial_distribution
         self.smoothing = positive_number("smoothing", smoothing, upper=1.0, strict=False)
-        self.tol = positive_number("tol", tol)
+        self.tol = None if tol is None else positive_number("tol", tol)
         if dynamics == "sampled":
             require_generator(rng, "dynamics='sampled' draws trajectories")
         for name, value in (("horizon", horizon), ("simulator", simulator)):
@@ -101,6 +101,14 @@ class _Adversarial(Learner):
         policy = np.exp(log_policy)
         return policy / np.bincount(self.model_.pair_state, policy, minlength=self.model_.n_states)[self.model_.pair_state]
 
+    def _settled(self, history, column):
+        """Whether the mean of a sampled quantity still falls: (change of the means of two windows, is it small)."""
+        past = np.array([row[column] for row in history[-2 * _WINDOW:]])
+        if past.size < 2 * _WINDOW:
+            return np.inf, False
+        change = float(past[:_WINDOW].mean() - past[_WINDOW:].mean())
+        return change, abs(change) <= (1e-3 if self.tol is None else self.tol)
+
     def _finish(self, history, best, stacklevel=3):
         names = ("iteration", "objective", "Jensen-Shannon", "total variation", "step")
         self.history_ = Table(dict(zip(names, map(list, zip(*history)))))
@@ -148,8 +156,8 @@ class GAIL(_Adversarial):
     initial_distribution : (n_states,) where the policy starts; None for the demonstrations' weighted starts
     smoothing : in [0, 1), share of each occupancy that is spread evenly over all pairs before they are compared
     l2 : above 0, ridge of the logistic regression on its weights, not its constant, where Σ ρ_E is scaled to 1
-    tol : decrement of the objective, divided by Σ ρ_E, below which the fit has converged; with sampled dynamics, difference of its means over
-        the last ten iterations and the ten before
+    tol : decrement of the objective, divided by Σ ρ_E, below which the fit has converged (None: 1e-7); with sampled dynamics,
+        difference of its means over the last ten iterations and the ten before (None: 1e-3)
 
     Attributes
     ----------
@@ -157,6 +165,9 @@ class GAIL(_Adversarial):
         the expert's are scaled to 1 / (1 − γ), since demonstrations show only their beginning
     reward_ : (n_pairs,) −log 2D of the iterate that is kept, 0 where both visit alike
     jensen_shannon_ : float, in nats, of the normalised occupancies; total_variation_ : float
+    gap_ : float, proven bound on objective − its least value, up to rounding (by convexity: what the best policy for the slope
+        of the objective, r = −log 2D with λ · entropy, earns beyond the one kept), divided by Σ ρ_E; None with sampled
+        dynamics or smoothing
     history_ : Table: iteration, objective (divided by Σ ρ_E), Jensen-Shannon, total variation, step (0 is the uniform policy)
     best_iteration_ : the iteration of lowest objective, which is kept
     converged_ : bool; message_ : str; n_iter_ : int
@@ -170,8 +181,8 @@ class GAIL(_Adversarial):
     it takes away the bias of −log D towards long trajectories, so that the expert's own occupancy is the optimum.
 
     It plans in the model, known or estimated (:meth:`MDP.from_counts`), and "sampled" says only where occupancies come
-    from. The policy is stationary. The objective is convex in ρ_π and falls with each step, but a small decrement does not
-    bound the distance to the optimum. The discriminator's reward is no reward of the expert's: at the optimum it is 0
+    from. The policy is stationary. The objective is convex in ρ_π and falls with each step; a small decrement does not
+    bound the distance to the optimum, `gap_` does. The discriminator's reward is no reward of the expert's: at the optimum it is 0
     everywhere; see :class:`AIRL`.
 
     References
@@ -181,7 +192,7 @@ class GAIL(_Adversarial):
     """
 
     def __init__(self, *, discriminator="tabular", entropy=0.0, step=1.0, n_iter=500, dynamics="known", n_trajectories=200,
-                 horizon=None, simulator=None, rng=None, initial_distribution=None, smoothing=0.0, l2=1e-3, tol=1e-7):
+                 horizon=None, simulator=None, rng=None, initial_distribution=None, smoothing=0.0, l2=1e-3, tol=None):
         self.discriminator = one_of("discriminator", discriminator, ("tabular", "features"))
         self.entropy = positive_number("entropy", entropy, strict=False)
         self.l2 = positive_number("l2", l2)
@@ -240,19 +251,30 @@ class GAIL(_Adversarial):
             if now["objective"] < history[best][1]:
                 kept, best = (log_policy, now), k
             if exact:
-                done = decrement <= self.tol
-                step *= 1.5
+                # a short step lowers it little wherever it stands
+                done = decrement <= (1e-7 if self.tol is None else self.tol) * min(1.0, step / self.step)
+                step = min(1.5 * step, _LONGEST * self.step)
             else:
-                past = np.array([row[1] for row in history[-2 * _WINDOW:]])
-                decrement = past[:_WINDOW].mean() - past[_WINDOW:].mean() if past.size == 2 * _WINDOW else np.inf
-                done = abs(decrement) <= self.tol
+                decrement, done = self._settled(history, 1)
             if done:
                 self.converged_, self.message_ = True, f"converged: the objective fell by {decrement:.2g}"
                 break
         log_policy, now = kept
         self._policy, self.occupancy_, self.reward_ = self._normal(log_policy), now["occupancy"], now["reward"]
+        self.gap_ = self._gap(log_policy, now) if exact and not self.smoothing else None
         self._finish(history, best)
         return self
+
+    def _gap(self, log_policy, now):
+        """The objective is convex in ρ: it is above its least value by at most what planning for its slope still gains."""
+        start, lam = self._starts / self._starts.sum(), self.entropy
+        try:
+            best = value_iteration(self.model_, now["reward"], "pair") if lam == 0 else \
+                soft_value_iteration(self.model_, now["reward"], "pair", temperature=lam)
+        except DivergenceError:
+            return np.inf
+        here = float(now["occupancy"] @ (now["reward"] - lam * log_policy))
+        return max(float(start @ best.value) + best.error_bound - here, 0.0) / self._size
 
     @property
     def _size(self):
@@ -316,7 +338,8 @@ class AIRL(_Adversarial):
         not halve the change of the policy
     n_iter, dynamics, n_trajectories, horizon, simulator, rng, initial_distribution, smoothing : as of :class:`GAIL`
     l2 : above 0, ridge on g and h; the occupancies are normalised to 1. It also picks the constants of g and h
-    tol : largest change of a probability of the policy below which the fit has converged (weighted by the policy's visits)
+    tol : mean change of the policy's probabilities where it goes, per unit of η / (1 + η), below which the fit has converged
+        (None: 1e-6); with sampled dynamics, of the Jensen–Shannon divergence as in :class:`GAIL` (None: 1e-3)
 
     Attributes
     ----------
@@ -335,8 +358,8 @@ class AIRL(_Adversarial):
     constant for each class (a shift of h by class moves it). The reward is in units of the temperature, 1.
 
     Transitions of both sides are averaged over the model's probabilities, also where occupancies are sampled: only
-    counts of pairs are taken from trajectories. The last iterate is kept where the policy came to rest, which
-    `converged_` says, else that of lowest Jensen–Shannon divergence; there is no guarantee of descent. g where neither side goes is only held by l2.
+    counts of pairs are taken from trajectories. The last iterate is kept where the policy came to rest with known
+    dynamics, which `converged_` says, else that of lowest Jensen–Shannon divergence; there is no guarantee of descent. g where neither side goes is only held by l2.
 
     References
     ----------
@@ -344,7 +367,7 @@ class AIRL(_Adversarial):
     """
 
     def __init__(self, *, state_only=True, discriminator="pair", step=1.0, n_iter=500, dynamics="known", n_trajectories=200,
-                 horizon=None, simulator=None, rng=None, initial_distribution=None, smoothing=0.0, l2=1e-5, tol=1e-6):
+                 horizon=None, simulator=None, rng=None, initial_distribution=None, smoothing=0.0, l2=1e-5, tol=None):
         self.state_only = bool(state_only)
         self.discriminator = one_of("discriminator", discriminator, ("pair", "transition"))
         self.l2 = positive_number("l2", l2)
@@ -390,7 +413,8 @@ class AIRL(_Adversarial):
                                       -log_policy[entry], ridge, weights)
             history.append((k, 2 * np.log(2.0) - loss, *self._distances(rho), step if k else 0.0))
             # a policy at rest is the fixed point that the theory speaks of; else the one nearest the expert
-            if kept is None or self.converged_ or history[-1][2] < history[best][2]:
+            at_rest = self.converged_ and self.dynamics == "known"
+            if kept is None or at_rest or history[-1][2] < history[best][2]:
                 kept, best = (policy, rho, weights), k
             if self.converged_ or k == self.n_iter:
                 break
@@ -402,9 +426,15 @@ class AIRL(_Adversarial):
                     step *= 0.5
                     if step < self.step * _SHORTEST:
                         raise
-            change = float(normal @ np.abs(self._normal(log_policy) - policy) / max(normal @ policy, 1e-300))
+            if self.dynamics == "sampled":
+                change, self.converged_ = self._settled(history, 2)
+                if self.converged_:
+                    self.message_ = f"converged: the mean divergence changed by {change:.2g}"
+                continue
+            here = np.bincount(model.pair_state, normal, minlength=model.n_states)[model.pair_state]
+            change = float(here @ np.abs(self._normal(log_policy) - policy)) * (1.0 + step) / step
             changes.append(change)
-            if change <= self.tol:
+            if change <= (1e-6 if self.tol is None else self.tol):
                 self.converged_, self.message_ = True, f"converged: the policy changed by {change:.2g}"
             elif len(changes) > _WINDOW and change > 0.5 * changes[-1 - _WINDOW]:
                 step, changes = 0.5 * step, []  # it goes round in circles
