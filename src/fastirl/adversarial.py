@@ -50,8 +50,8 @@ class _Adversarial(Learner):
             require_generator(rng, "dynamics='sampled' draws trajectories")
         for name, value in (("horizon", horizon), ("simulator", simulator)):
             if dynamics == "known" and value is not None:
-                raise InvalidInputError(f"`{name}` goes with dynamics='sampled': got {name}={value!r} with exact occupancies; "
-                                        "leave it out")
+                raise InvalidInputError(f"`{name}` goes with dynamics='sampled': got {name}={value!r} with exact "
+                                        "occupancies; leave it out")
 
     def _begin(self, model, trajectories):
         seen = self._observe(model, trajectories)
@@ -65,8 +65,8 @@ class _Adversarial(Learner):
         self._mass = None if ends or model.discount == 1 else 1.0 / (1.0 - model.discount)
         self.expert_occupancy_ = self._counted(seen)
         if not self.expert_occupancy_.sum() > 0:
-            raise InvalidInputError("demonstrations must have a choice that counts: at discount 0 only first choices do, and "
-                                    "there is none; pass a larger discount")
+            raise InvalidInputError("demonstrations must have a choice that counts: at discount 0 only first choices do, "
+                                    "and there is none; pass a larger discount")
 
     def _counted(self, steps):
         """(n_pairs,) Σ γ^t of the choices a trajectory makes, on average over trajectories."""
@@ -116,8 +116,8 @@ class _Adversarial(Learner):
         self.n_iter_ = len(history) - 1
         self.jensen_shannon_, self.total_variation_ = history[best][2], history[best][3]
         if not self.converged_:
-            warnings.warn(f"the fit did not converge: {self.message_}; raise n_iter or tol, or change step", ConvergenceWarning,
-                          stacklevel=stacklevel)
+            warnings.warn(f"the fit did not converge: {self.message_}; raise n_iter or tol, or change step",
+                          ConvergenceWarning, stacklevel=stacklevel)
 
     def _distances(self, occupancy):
         """Jensen–Shannon divergence (nats, at most log 2) and total variation distance of normalised occupancies."""
@@ -156,8 +156,8 @@ class GAIL(_Adversarial):
     initial_distribution : (n_states,) where the policy starts; None for the demonstrations' weighted starts
     smoothing : in [0, 1), share of each occupancy that is spread evenly over all pairs before they are compared
     l2 : above 0, ridge of the logistic regression on its weights, not its constant, where Σ ρ_E is scaled to 1
-    tol : decrement of the objective, divided by Σ ρ_E, below which the fit has converged (None: 1e-7); with sampled dynamics,
-        difference of its means over the last ten iterations and the ten before (None: 1e-3)
+    tol : decrement of the objective, divided by Σ ρ_E, below which the fit has converged (None: 1e-7); with sampled
+        dynamics, difference of its means over the last ten iterations and the ten before (None: 1e-3)
 
     Attributes
     ----------
@@ -165,10 +165,11 @@ class GAIL(_Adversarial):
         the expert's are scaled to 1 / (1 − γ), since demonstrations show only their beginning
     reward_ : (n_pairs,) −log 2D of the iterate that is kept, 0 where both visit alike
     jensen_shannon_ : float, in nats, of the normalised occupancies; total_variation_ : float
-    gap_ : float, proven bound on objective − its least value, up to rounding (by convexity: what the best policy for the slope
-        of the objective, r = −log 2D with λ · entropy, earns beyond the one kept), divided by Σ ρ_E; None with sampled
-        dynamics or smoothing
-    history_ : Table: iteration, objective (divided by Σ ρ_E), Jensen-Shannon, total variation, step (0 is the uniform policy)
+    gap_ : float, proven bound on objective − its least value, up to rounding (by convexity: what the best policy for
+        the slope of the objective, r = −log 2D with λ · entropy, earns beyond the one kept), divided by Σ ρ_E; None with
+        sampled dynamics or smoothing
+    history_ : Table: iteration, objective (divided by Σ ρ_E), Jensen-Shannon, total variation, step; iteration 0
+        is the uniform policy
     best_iteration_ : the iteration of lowest objective, which is kept
     converged_ : bool; message_ : str; n_iter_ : int
 
@@ -177,18 +178,18 @@ class GAIL(_Adversarial):
     Where the expert's occupancy is 0 and the policy's is not, D* = 1 and the reward is −log 2: bounded, no smoothing is
     needed. Where the policy's is 0 and the expert's is not the reward would be infinite; there the policy's is taken as
     1e-12 of the mass with known dynamics and as half a visit (0.5 / n_trajectories) of a rollout with sampled ones. Where
-    both are 0 the reward is 0. The constant log 2 is Ho and Ermon's up to a constant where nothing ends; where processes end
-    it takes away the bias of −log D towards long trajectories, so that the expert's own occupancy is the optimum.
+    both are 0 the reward is 0. Where nothing ends the constant log 2 changes nothing; where processes end it takes away the
+    bias of −log D towards long trajectories, so that the expert's own occupancy is the optimum.
 
     It plans in the model, known or estimated (:meth:`MDP.from_counts`), and "sampled" says only where occupancies come
     from. The policy is stationary. The objective is convex in ρ_π and falls with each step; a small decrement does not
-    bound the distance to the optimum, `gap_` does. The discriminator's reward is no reward of the expert's: at the optimum it is 0
-    everywhere; see :class:`AIRL`.
+    bound the distance to the optimum, `gap_` does. The discriminator's reward is no reward of the expert's: at the optimum
+    it is 0 everywhere; see :class:`AIRL`. It has no advantage over cloning where demonstrations cover what the expert meets.
 
     References
     ----------
-    Ho and Ermon (2016), Generative Adversarial Imitation Learning, NIPS; Kostrikov et al. (2019), Discriminator-Actor-Critic
-    (the bias of rewards where episodes end); Geist, Scherrer, Pietquin (2019), A theory of regularized MDPs (mirror descent).
+    Ho and Ermon (2016), Generative Adversarial Imitation Learning, NIPS; Kostrikov et al. (2019), Discriminator-Actor-
+    Critic (the bias of rewards where episodes end); Geist, Scherrer, Pietquin (2019), A theory of regularized MDPs.
     """
 
     def __init__(self, *, discriminator="tabular", entropy=0.0, step=1.0, n_iter=500, dynamics="known", n_trajectories=200,
@@ -324,8 +325,8 @@ class AIRL(_Adversarial):
               f(s, a, s') = g(s) + \gamma h(s') - h(s)
 
     (Fu, Luo, Levine 2018, equations 1 and 4) with tables g and h, h = 0 in terminal states. Each iteration fits D between
-    the expert's and the policy's transitions by penalised logistic regression, to its optimum, and plans the entropy-regularised
-    policy of the reward log D − log(1 − D) = f − log π, with a KL term to the last policy:
+    the expert's and the policy's transitions by penalised logistic regression, to its optimum, and plans the
+    entropy-regularised policy of the reward log D − log(1 − D) = f − log π, with a KL term to the last policy:
     π_{k+1} = argmax_π Σ ρ_π [f − log π − (1 / η) log(π / π_k)].
 
     Parameters
@@ -346,7 +347,8 @@ class AIRL(_Adversarial):
     state_reward_ : (n_states,) g, NaN-free: 0 in terminal states; None with state_only=False
     shaping_ : (n_states,) h
     reward_ : (n_pairs,) g for each pair
-    occupancy_, expert_occupancy_, jensen_shannon_, total_variation_, history_, best_iteration_, converged_, message_, n_iter_ :
+    occupancy_, expert_occupancy_, jensen_shannon_, total_variation_ : as of :class:`GAIL`
+    history_, best_iteration_, converged_, message_, n_iter_ :
         as of :class:`GAIL`; the objective is the discriminator's log loss below log 4, 0 where it cannot tell
 
     Notes
@@ -359,7 +361,8 @@ class AIRL(_Adversarial):
 
     Transitions of both sides are averaged over the model's probabilities, also where occupancies are sampled: only
     counts of pairs are taken from trajectories. The last iterate is kept where the policy came to rest with known
-    dynamics, which `converged_` says, else that of lowest Jensen–Shannon divergence; there is no guarantee of descent. g where neither side goes is only held by l2.
+    dynamics, which `converged_` says, else that of lowest Jensen–Shannon divergence; there is no guarantee of descent.
+    g where neither side goes is held by l2 only, and so small l2 fits the noise of few demonstrations.
 
     References
     ----------

@@ -94,7 +94,8 @@ class ImportanceDual:
         centre, slack = self.observed / spread, epsilon / spread + 1e-9
         both = np.column_stack([columns, columns @ least])
         found = optimize.linprog(
-            np.append(np.zeros(n), -1.0), A_ub=np.vstack([both, -both]), b_ub=np.concatenate([centre + slack, slack - centre]),
+            np.append(np.zeros(n), -1.0), A_ub=np.vstack([both, -both]),
+            b_ub=np.concatenate([centre + slack, slack - centre]),
             A_eq=sparse.hstack([member, sparse.csr_array(self.share[:, None])]), b_eq=self.share, bounds=(0, None),
             method="highs")
         return float(found.x[-1]) if found.status == 0 else -1.0
@@ -272,8 +273,8 @@ class RelativeEntropyIRL(Learner):
         steps = [match_steps(mdp, drawn, self.horizon) for drawn in rounds]
         size = np.array([part.weight.sum() for part in steps])
         if not size[0] > 0:
-            raise InvalidInputError(f"samples must have some weight: all {len(steps[0])} have weight 0; pass weights above 0, "
-                                    "or none")
+            raise InvalidInputError(f"samples must have some weight: all {len(steps[0])} have weight 0; pass weights "
+                                    "above 0, or none")
         with np.errstate(divide="ignore"):
             portion = np.log(size / size.sum())
             logs = [np.log(policy) for policy in policies]
@@ -308,7 +309,8 @@ class RelativeEntropyIRL(Learner):
                     "each start of a demonstration must have samples with normalization='start': state "
                     f"{plain(mdp.state_ids[begins[np.argmax(missing)]])!r} has none; draw some there, or use 'joint'")
         if not keep.any():
-            raise InvalidInputError(f"some sample must be possible under `base_policy`: none of {keep.size} is; pass another")
+            raise InvalidInputError(f"some sample must be possible under `base_policy`: none of {keep.size} is; pass "
+                                    "another")
         self._kept = keep
         return ImportanceDual(features[keep], ratio[keep], observed, group, share), count[keep]
 
@@ -345,8 +347,8 @@ class RelativeEntropyIRL(Learner):
         beyond = np.flatnonzero((dual.observed <= low) | (dual.observed >= high))
         if beyond.size:
             j = int(beyond[0])
-            return (f"feature {self.model_.feature_names[j]!r} has mean {dual.observed[j]:.6g} in the demonstrations and runs "
-                    f"from {low[j]:.6g} to {high[j]:.6g} in the samples")
+            return (f"feature {self.model_.feature_names[j]!r} has mean {dual.observed[j]:.6g} in the demonstrations and "
+                    f"runs from {low[j]:.6g} to {high[j]:.6g} in the samples")
         return "a combination of features is outside, though each one alone is not"
 
     def _newton(self, dual, ridge, box, v, active, sign):
@@ -408,9 +410,9 @@ class RelativeEntropyIRL(Learner):
         wanted = self.min_effective_samples
         wanted = max(30, 10 * dual.observed.size) if wanted is None else wanted
         if self.effective_sample_size_ < wanted:
-            warnings.warn(f"the weights rest on {self.effective_sample_size_:.1f} effective samples of {len(dual.features)}, "
-                          f"asked were {wanted:g}: few draws are like the demonstrations; draw more, from a policy nearer the "
-                          "expert's, or use resample=", IdentificationWarning, stacklevel=3)
+            warnings.warn(f"the weights rest on {self.effective_sample_size_:.1f} effective samples of "
+                          f"{len(dual.features)}, asked were {wanted:g}: few draws are like the demonstrations; draw more, from a policy nearer "
+                          "the expert's, or use resample=", IdentificationWarning, stacklevel=3)
 
     # -- planning
 
