@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 import small_mdps as small
-from scipy import optimize
+from scipy import optimize, sparse
 from scipy.spatial.distance import jensenshannon
 
 import fastirl as fi
@@ -378,6 +378,19 @@ def test_relabelling_states_relabels_the_answer(learner):
     two = learner(initial_distribution=start).fit(other, exact_demonstrations(other, moved))
     np.testing.assert_allclose(two.policy()[place], one.policy(), atol=1e-6)
     np.testing.assert_allclose(two.reward_[place], one.reward_, atol=1e-4)
+
+
+@pytest.mark.parametrize("learner", [fi.GAIL, lambda: fi.GAIL(discriminator="features"), fi.AIRL])
+def test_a_weight_of_two_is_the_trip_twice_and_sparse_features_are_features(learner):
+    mdp, expert, start, _, _ = with_features()
+    trips = list(fi.sample_trajectories(mdp, expert, 20, np.random.default_rng(0), horizon=30, initial_distribution=start))
+    states, actions = [t.states.tolist() for t in trips], [t.actions.tolist() for t in trips]
+    twice = fi.Trajectories.from_sequences(states + states[:5], actions=actions + actions[:5])
+    weighted = fi.Trajectories.from_sequences(states, actions=actions, weight=[2.0] * 5 + [1.0] * 15)
+    thin = mdp.with_features(sparse.csr_array(mdp.features), features_on="pair")
+    one, two = learner().fit(mdp, twice), learner().fit(thin, weighted)
+    np.testing.assert_allclose(one.policy(), two.policy(), atol=1e-6)
+    np.testing.assert_allclose(one.score(twice), two.score(weighted), rtol=1e-6)
 
 
 @pytest.mark.parametrize("learner", [fi.GAIL, fi.AIRL])

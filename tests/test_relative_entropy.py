@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 import small_mdps as small
-from scipy import optimize
+from scipy import optimize, sparse
 
 import fastirl as fi
 from fastirl.exceptions import ConvergenceWarning, IdentificationWarning, InvalidInputError
@@ -242,6 +242,19 @@ def test_the_optimum_is_that_of_a_general_optimiser():
                              method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-13})
     np.testing.assert_allclose(model.coef_, best.x, atol=1e-5)
     np.testing.assert_allclose(model.objective_value_, -best.fun, rtol=1e-9)
+
+
+def test_a_weight_of_two_is_the_trip_twice_and_sparse_features_are_features():
+    mdp, start, _ = cases_of_draws()
+    trips = list(fi.sample_trajectories(mdp, None, 200, np.random.default_rng(0), horizon=4, initial_distribution=start))
+    states, actions = [t.states.tolist() for t in trips], [t.actions.tolist() for t in trips]
+    twice = fi.Trajectories.from_sequences(states + states[:50], actions=actions + actions[:50])
+    weighted = fi.Trajectories.from_sequences(states, actions=actions, weight=[2.0] * 50 + [1.0] * 150)
+    thin = mdp.with_features(sparse.csr_array(mdp.features), features_on="pair")
+    one, two = (fi.RelativeEntropyIRL(horizon=4).fit(model, part, whole)
+                for model, part, whole in ((mdp, twice[:60], twice), (thin, twice[:60], weighted)))
+    np.testing.assert_allclose(one.coef_, two.coef_, rtol=1e-7)
+    np.testing.assert_allclose(one.effective_sample_size_, two.effective_sample_size_, rtol=1e-7)
 
 
 # --- what is said when it goes wrong

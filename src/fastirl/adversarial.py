@@ -324,7 +324,7 @@ class AIRL(_Adversarial):
     .. math:: D(s, a, s') = \frac{e^{f(s, a, s')}}{e^{f(s, a, s')} + \pi(a \mid s)}, \qquad
               f(s, a, s') = g(s) + \gamma h(s') - h(s)
 
-    (Fu, Luo, Levine 2018, equations 1 and 4) with tables g and h, h = 0 in terminal states. Each iteration fits D between
+    (Fu, Luo, Levine 2018, sections 4 and 6) with tables g and h, h = 0 in terminal states. Each iteration fits D between
     the expert's and the policy's transitions by penalised logistic regression, to its optimum, and plans the
     entropy-regularised policy of the reward log D − log(1 − D) = f − log π, with a KL term to the last policy:
     π_{k+1} = argmax_π Σ ρ_π [f − log π − (1 / η) log(π / π_k)].
@@ -353,7 +353,7 @@ class AIRL(_Adversarial):
 
     Notes
     -----
-    Fu et al. (theorem 5.1 and appendix C): if the reward depends on the state only, the dynamics are deterministic and
+    Fu et al. (section 6 and its appendix): if the reward depends on the state only, the dynamics are deterministic and
     decomposable, and the expert is the soft-optimal policy of reward + entropy, then at the optimum g is the reward up to a
     constant and h the soft value up to a constant. Decomposable means that all states are linked, where two are linked that
     one state can both lead to in a step, and links chain. Where states fall apart into classes, g may have a
