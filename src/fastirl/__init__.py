@@ -3,11 +3,13 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from . import exceptions
+from .adversarial import AIRL, GAIL
 from .exceptions import *  # noqa: F403
 from .maxent import MaxEntIRL
 from .mdp import MDP
 from .planning import policy_evaluation, sample_trajectories, soft_value_iteration, value_iteration, visitation_frequencies
 from .process_likelihood import process_log_likelihood
+from .relative_entropy import RelativeEntropyIRL
 from .rewards import FreeReward, LinearReward, SumReward, TorchReward
 from .road_network import RoadNetwork
 from .route_choice import (
@@ -24,9 +26,18 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
-    "FreeReward", "LinearReward", "MDP", "MaxEntIRL", "RoadNetwork", "SumReward", "Table", "TorchReward", "Trajectories", "arcs_from_links",
-    "choice_probabilities", "expand_two_way", "expected_flows", "policy_evaluation", "predict_routes",
-    "process_log_likelihood", "read_tntp", "route_log_likelihood", "route_values", "sample_routes", "sample_trajectories", "soft_value_iteration", "turn_bans_from_osm",
+    # inputs and models
+    "MDP", "RoadNetwork", "Table", "Trajectories", "arcs_from_links", "expand_two_way", "read_tntp", "turn_bans_from_osm",
+    # rewards
+    "FreeReward", "LinearReward", "SumReward", "TorchReward",
+    # solve
+    "choice_probabilities", "expected_flows", "policy_evaluation", "predict_routes", "process_log_likelihood",
+    "route_log_likelihood", "route_values", "sample_routes", "sample_trajectories", "soft_value_iteration",
     "value_iteration", "visitation_frequencies",
+    # learn
+    "AIRL",
+    "GAIL",
+    "MaxEntIRL",
+    "RelativeEntropyIRL",
     *exceptions.__all__,
 ]

@@ -1,5 +1,7 @@
 """What all learners of behaviour share: one way of calling, and everything that follows from a policy."""
 
+import functools
+
 import numpy as np
 
 from . import _core
@@ -30,6 +32,11 @@ class Learner:
     models = (MDP, RoadNetwork)
     model_ = None
     horizon = None
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if "fit" in cls.__dict__:
+            cls.fit = _all_or_nothing(cls.fit)
 
     # -- for subclasses
 
@@ -269,6 +276,21 @@ class Learner:
             "matched length": [share], "90% matched": [ninety],
         }, title=f"{len(matched):,} trips", formats={"log likelihood per trip": ".4f", "exact match": ".1%",
                                                      "matched length": ".1%", "90% matched": ".1%"})
+
+
+def _all_or_nothing(fit):
+    """A fit that fails leaves the learner as it was."""
+    @functools.wraps(fit)
+    def whole(self, *arguments, **options):
+        before = dict(self.__dict__)
+        try:
+            return fit(self, *arguments, **options)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    return whole
 
 
 def route_measures(matched, routes, lengths, weight):
