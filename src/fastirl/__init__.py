@@ -9,6 +9,7 @@ from .maxent import MaxEntIRL
 from .mdp import MDP
 from .planning import policy_evaluation, sample_trajectories, soft_value_iteration, value_iteration, visitation_frequencies
 from .process_likelihood import process_log_likelihood
+from .receding_horizon import RecedingHorizonIRL
 from .relative_entropy import RelativeEntropyIRL
 from .rewards import FreeReward, LinearReward, SumReward, TorchReward
 from .road_network import RoadNetwork
@@ -38,6 +39,7 @@ __all__ = [
     "AIRL",
     "GAIL",
     "MaxEntIRL",
+    "RecedingHorizonIRL",
     "RelativeEntropyIRL",
     *exceptions.__all__,
 ]

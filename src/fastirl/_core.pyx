@@ -2047,3 +2047,84 @@ def bounded_values(
                         total += exp(value - top)
                 table[t, i] = top + log(total)
     return table_array
+
+
+def receding_values(
+    const int[::1] indptr, const int[::1] head, const int[::1] arc, const double[::1] utility, const double[::1] hard,
+    int destination, int backups,
+):
+    """V_h for h = 0 ... backups: V_0 = `hard`, V_h = log sum exp(u + V_{h-1}), V_h(destination) = 0: (backups + 1, n_states)."""
+    cdef int n = indptr.shape[0] - 1, t, i, k
+    cdef double top, total, value
+    table_array = np.full((backups + 1, n), -np.inf)
+    cdef double[:, ::1] table = table_array
+    with nogil:
+        for i in range(n):
+            table[0, i] = hard[i]
+        for t in range(1, backups + 1):
+            for i in range(n):
+                if i == destination:
+                    table[t, i] = 0.0
+                    continue
+                top = -INFINITY
+                for k in range(indptr[i], indptr[i + 1]):
+                    value = utility[arc[k]] + table[t - 1, head[k]]
+                    if value > top:
+                        top = value
+                if top == -INFINITY:
+                    continue
+                total = 0.0
+                for k in range(indptr[i], indptr[i + 1]):
+                    value = utility[arc[k]] + table[t - 1, head[k]]
+                    if value > -INFINITY:
+                        total += exp(value - top)
+                table[t, i] = top + log(total)
+    return table_array
+
+
+def receding_flows(
+    const int[::1] indptr, const int[::1] head, const int[::1] arc, const double[::1] utility, const double[:, ::1] table,
+    const double[::1] last, const double[::1] before, int destination, double[::1] flow,
+):
+    """Expected arcs of masses that set out with all backups left (`last`) and with one less (`before`), added to `flow`.
+
+    With h left a traveller draws by exp(u + V_{h-1} - V_h), with none left he takes the best way, V_0 = `table[0]`.
+    """
+    cdef int n = indptr.shape[0] - 1, backups = table.shape[0] - 1, t, i, k, best
+    cdef double share, gain, value
+    mass_array, moved_array = np.array(last), np.zeros(n)
+    cdef double[::1] mass = mass_array, moved = moved_array
+    for t in range(backups, 0, -1):
+        with nogil:
+            for i in range(n):
+                moved[i] = before[i] if t == backups else 0.0
+            for i in range(n):
+                if mass[i] == 0.0 or i == destination:
+                    continue
+                for k in range(indptr[i], indptr[i + 1]):
+                    value = utility[arc[k]] + table[t - 1, head[k]]
+                    if value > -INFINITY:
+                        share = mass[i] * exp(value - table[t, i])
+                        moved[head[k]] += share
+                        flow[arc[k]] += share
+            mass, moved = moved, mass
+    # every best way leads to states of higher value, or of the same by arcs of utility 0: far ones first
+    order_array = np.argsort(np.asarray(table[0]), kind="stable").astype(np.intc)
+    if not backups:
+        mass_array = np.asarray(last) + np.asarray(before)
+        mass = mass_array
+    cdef int[::1] order = order_array
+    cdef int r
+    with nogil:
+        for r in range(n):
+            i = order[r]
+            if mass[i] == 0.0 or i == destination or table[0, i] == -INFINITY:
+                continue
+            best, gain = -1, -INFINITY
+            for k in range(indptr[i], indptr[i + 1]):
+                value = utility[arc[k]] + table[0, head[k]]
+                if value > gain and table[0, head[k]] > table[0, i]:
+                    best, gain = k, value
+            if best >= 0:
+                flow[arc[best]] += mass[i]
+                mass[head[best]] += mass[i]

@@ -36,7 +36,7 @@ __all__ = [
 DEFAULT_TOL = 1e-11
 DEFAULT_MAX_SWEEPS = 200_000
 MOST_PAIRS = 2 * 10**8  # of the completed graph: some 10 GB
-_BLOCKS_TRIED = 8  # blocks near failed pivots that are looked at
+LIGHTER = 0.01  # utility taken off each arc where divergence is to be proven by a failed pivot
 _EMPTY = np.empty(0)
 # An OpenMP runtime that has run in the parent hangs in a forked child: there, loops over routes stay on one thread.
 _FORKED = []
@@ -244,12 +244,12 @@ def _solve_by_elimination(net, queries, model, utility_of, weight, features_of, 
     found = engine.solve(utility, queries.pairs(engine, model), weight=weight, directions=directions,
                          n_threads=model.threads, stop=stop)
     value, flow, slope, bound = found.value, found.flow, found.slope, found.bound
-    left, failed = np.flatnonzero(found.spoiled), found.failed
+    left = np.flatnonzero(found.spoiled)
     if left.size and model.stopping == "first_arrival":
-        left, bound, failed = _without_returns(net, queries, model, utility, weight, directions, left, value, flow, slope, bound)
+        left, bound = _without_returns(net, queries, model, utility, weight, directions, left, value, flow, slope, bound)
     method, flow_error = "elimination", 0.0
     if left.size:
-        _refuse_heavy_loop(net, queries, model, utility, left, failed)
+        _refuse_heavy_loop(net, queries, model, utility, left)
         part = Queries(np.zeros(left.size, int), queries.destination[left], queries.state[left], [group], net, model)
         swept = _solve_by_sweeps(
             net, part, model, lambda group: utility,
@@ -274,17 +274,16 @@ def _solve_by_elimination(net, queries, model, utility_of, weight, features_of, 
 def _without_returns(net, queries, model, utility, weight, directions, left, value, flow, slope, bound):
     """First arrivals behind a loop that diverges, a destination at a time: nothing leaves it, so loops through it are gone.
 
-    Returns the queries that are left, the largest bound, and the states of pivots that failed last. The first destination that stays spoiled is the last tried:
+    Returns the queries that are left, and the largest bound. The first destination that stays spoiled is the last tried:
     the sweeps will raise there.
     """
-    engine, failed = net._topology.elimination, ()
+    engine = net._topology.elimination
     for target in np.unique(queries.destination[left]):
         here = left[queries.destination[left] == target]
         found = engine.solve(
             np.where(net.tail == target, -np.inf, utility), Pairs(engine, queries.state[here], queries.destination[here], "exit"),
             weight=None if weight is None else weight[here], directions=directions, n_threads=model.threads)
         if found.spoiled.any():
-            failed = found.failed
             # the pairs that stand for the failure come first
             left = np.concatenate([here[found.spoiled], np.setdiff1d(left, here[found.spoiled])])
             break
@@ -295,74 +294,47 @@ def _without_returns(net, queries, model, utility, weight, directions, left, val
             slope[here] = found.slope
         bound = max(bound, found.bound)
         left = np.setdiff1d(left, here)
-    return left, bound, failed
+    return left, bound
 
 
-def _refuse_heavy_loop(net, queries, model, utility, left, failed):
-    """Raise where loops near a failed pivot prove that the sum diverges; where they do not, the sweeps will decide.
+def _refuse_heavy_loop(net, queries, model, utility, left):
+    """Raise where a pivot fails even with every arc's utility lower by LIGHTER: the loops there weigh over exp(LIGHTER).
 
-    For a nonnegative matrix A and x > 0, min (Ax)_i / x_i bounds the spectral radius from below (Collatz 1942), and that of
-    an irreducible block bounds the whole's. A block of radius above 1 between origin and destination makes the sum infinite.
+    Pivots fail at a sum of 1 − 1e-14, so at the true utilities the sum exceeds 1 by far more than rounding. Where it
+    does not, the sweeps decide.
     """
-    origin, target = int(queries.state[left[0]]), int(queries.destination[left[0]])
-    possible = utility > -np.inf
+    engine, origin, target = net._topology.elimination, int(queries.state[left[0]]), int(queries.destination[left[0]])
     if model.stopping == "first_arrival":
-        possible &= net.tail != target
-    arcs = np.flatnonzero(possible)
-    graph = sparse.csr_array((arcs + 1.0, (net.tail[arcs], net.head[arcs])), shape=(net.n_states,) * 2)
-    back = graph.T.tocsr()
-    between = np.zeros((2, net.n_states), bool)
-    between[0, csgraph.breadth_first_order(graph, origin, return_predecessors=False)] = True
-    between[1, csgraph.breadth_first_order(back, target, return_predecessors=False)] = True
-    between = between.all(axis=0)
-    failed = np.asarray(failed, dtype=np.int64)
-    for state in failed[between[failed]][:_BLOCKS_TRIED]:
-        near = _ball(graph, back, int(state), between)
-        inner = np.flatnonzero(possible & np.isin(net.tail, near) & np.isin(net.head, near))
-        index = np.full(net.n_states, -1)
-        index[near] = np.arange(near.size)
-        row, column = index[net.tail[inner]], index[net.head[inner]]
-        _, label = csgraph.connected_components(sparse.csr_array((np.ones(inner.size), (row, column)), shape=(near.size,) * 2),
-                                                connection="strong")
-        own = label == label[index[state]]
-        kept = own[row] & own[column]
-        loop = _growing_loop(np.exp(utility[inner[kept]]), row[kept], column[kept], inner[kept], near.size, own)
-        if loop is not None:
-            raise_failure(net, model, utility, [target], {"failed": 0, "status": [_core.DIVERGED], "cycle": loop})
-
-
-def _ball(graph, back, state, inside, size=400):
-    """Some states around one, nearest first, by arcs in either direction."""
-    found, ring = {state: None}, [state]
-    while ring and len(found) < size:
-        ring = [int(j) for i in ring for links in (graph, back) for j in links.indices[links.indptr[i]:links.indptr[i + 1]]
-                if inside[j]]
-        ring = [j for j in dict.fromkeys(ring) if j not in found]
-        found.update(dict.fromkeys(ring))
-    return np.sort(np.fromiter(found, np.int64, len(found)))
-
-
-def _growing_loop(weight, row, column, arc, n, own):
-    """Arcs of a loop in an irreducible block whose spectral radius is proven to exceed 1, else None."""
-    x = own.astype(float)
-    for _ in range(200):
-        ahead = np.bincount(row, weight * x[column], minlength=n)
-        least = float((ahead[own] / x[own]).min())
-        if least > 1.0 + 1e-9:
-            # each state's largest term leads round a loop
-            best = {}
-            for k in np.argsort(weight * x[column], kind="stable"):
-                best[int(row[k])] = k
-            state, seen = int(row[0]), {}
-            while state not in seen:
-                seen[state] = len(seen)
-                state = int(column[best[state]])
-            return arc[[best[i] for i in list(seen)[seen[state]:]]]
-        if not least > 0.0:
-            return None
-        x = 0.5 * (x + ahead / ahead[own].max())
-        x[~own] = 0.0
-    return None
+        utility = np.where(net.tail == target, -np.inf, utility)
+    found = engine.solve(utility - LIGHTER, Pairs(engine, np.array([origin]), np.array([target]), "exit"),
+                         n_threads=model.threads, bounded=False)
+    if not found.spoiled.any():
+        return
+    arcs = np.flatnonzero(utility > -np.inf)
+    # a loop through the state of the failed pivot, the best there is: where utilities are above 0 it need not be the heaviest
+    cost = np.maximum(-utility[arcs], 0.0) + 1e-9
+    order = np.argsort(cost, kind="stable")  # of parallel arcs the first is the best
+    key = net.tail[arcs[order]].astype(np.int64) * net.n_states + net.head[arcs[order]]
+    keys, first = np.unique(key, return_index=True)
+    arcs, cost = arcs[order][first], cost[order][first]
+    graph = sparse.csr_array((cost, (net.tail[arcs], net.head[arcs])), shape=(net.n_states,) * 2)
+    ahead = np.zeros(net.n_states, bool)
+    ahead[csgraph.breadth_first_order(graph, origin, return_predecessors=False)] = True
+    behind = np.zeros(net.n_states, bool)
+    behind[csgraph.breadth_first_order(graph.T.tocsr(), target, return_predecessors=False)] = True
+    for state in np.asarray(found.failed)[(ahead & behind)[found.failed]]:
+        away, before = csgraph.dijkstra(graph, indices=int(state), return_predecessors=True)
+        closing = np.flatnonzero(net.head[arcs] == state)
+        total = away[net.tail[arcs[closing]]] + cost[closing]
+        if not closing.size or not np.isfinite(total.min()):
+            continue
+        here, there, loop = int(net.tail[arcs[closing[np.argmin(total)]]]), int(state), []
+        while True:
+            loop.append(arcs[np.searchsorted(keys, here * net.n_states + there)])
+            if here == state:
+                break
+            here, there = int(before[here]), here
+        raise_failure(net, model, utility, [target], {"failed": 0, "status": [_core.DIVERGED], "cycle": np.array(loop[::-1])})
 
 
 def _solve_by_sweeps(net, queries, model, utility_of, weight, features_of, hessian, on_batch, progress):
