@@ -33,10 +33,11 @@ def minimize_quadratic(curvature, slope, rows, right, tol=1e-11, max_iter=100):
     rounding let it be; callers certify it by the duality gap. Nocedal and Wright (2006), algorithm 16.4.
     """
     # equilibrated: columns, then rows, then the objective
-    column = 1.0 / np.maximum(np.abs(rows).max(axis=0), 1e-100)
-    column[np.abs(rows).max(axis=0) == 0] = 1.0
+    column = np.abs(rows).max(axis=0)
+    column = 1.0 / np.where(column > 0, column, 1.0)
     g_rows = rows * column
-    size = np.maximum(np.abs(g_rows).max(axis=1), 1e-100)
+    size = np.abs(g_rows).max(axis=1)
+    size = np.where(size > 0, size, 1.0)
     g_rows, b = g_rows / size[:, None], right / size
     h, g = curvature * column**2, slope * column
     weight = max(float(np.abs(g).max(initial=0.0)), float(h.max(initial=0.0)), 1e-100)
@@ -49,7 +50,7 @@ def minimize_quadratic(curvature, slope, rows, right, tol=1e-11, max_iter=100):
         r_primal = g_rows @ x + slack - b
         mean = float(slack @ dual) / b.size
         total = float(slack @ dual)
-        reach = 1.0 + abs(float(g @ x))
+        reach = abs(float(g @ x)) + 0.5 * float(h @ x**2) + 1e-6
         if (total <= tol * reach and np.abs(r_dual).max() <= tol * (1.0 + np.abs(g).max())
                 and np.abs(r_primal).max() <= tol * (1.0 + np.abs(b).max())):
             break
