@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import exceptions
 from .apprenticeship import ApprenticeshipLearning, MaximumMarginPlanning
+from .bayesian import BayesianIRL
 from .exceptions import *  # noqa: F403
 from .maxent import MaxEntIRL
 from .mdp import MDP
@@ -25,7 +26,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
-    "ApprenticeshipLearning", "LinearReward", "MDP", "MaxEntIRL", "MaximumMarginPlanning", "RoadNetwork", "Table", "Trajectories", "arcs_from_links",
+    "ApprenticeshipLearning", "BayesianIRL", "LinearReward", "MDP", "MaxEntIRL", "MaximumMarginPlanning", "RoadNetwork", "Table", "Trajectories", "arcs_from_links",
     "choice_probabilities", "expand_two_way", "expected_flows", "policy_evaluation", "predict_routes",
     "process_log_likelihood", "read_tntp", "route_log_likelihood", "route_values", "sample_routes", "sample_trajectories", "soft_value_iteration", "turn_bans_from_osm",
     "value_iteration", "visitation_frequencies",
