@@ -82,17 +82,20 @@ class _Posterior:
     # the likelihood
 
     def _planned(self, theta):
-        """(Q, policy of choices, greedy policy, log of the choices), each (times, n_pairs), of the hard planner."""
+        """(log P(a | s) (times, n_pairs), what the planner found)."""
         mdp, reward = self.mdp, self.reward(theta)
         steps = self.horizon if mdp.discount == 1 and self.horizon else 1.0 / (1.0 - min(mdp.discount, 0.999))
-        found = value_iteration(mdp, reward, "pair", horizon=self.horizon, n_threads=self.n_threads,
-                                tol=self.tol * max(float(np.abs(reward).max(initial=0.0)) * steps, 1e-300),
-                                initial_value=None if self.horizon is not None else self._value)
+        most = float(np.abs(reward).max(initial=0.0))
+        options = dict(horizon=self.horizon, n_threads=self.n_threads,
+                       initial_value=None if self.horizon is not None else self._value)
+        if self.planner == "soft":
+            most += self.temperature
+            found = soft_value_iteration(mdp, reward, "pair", temperature=self.temperature, tol=self.tol * most * steps, **options)
+        else:
+            found = value_iteration(mdp, reward, "pair", tol=self.tol * max(most * steps, 1e-300), **options)
         if self.horizon is None:
             self._value = found.value
-        q = np.atleast_2d(found.q)
-        log = self._log_choices(q / self.temperature)
-        return q, log, np.atleast_2d(found.policy)
+        return self._log_choices(np.atleast_2d(found.q) / self.temperature), found
 
     def _log_choices(self, score):
         mdp = self.mdp
@@ -124,13 +127,14 @@ class _Posterior:
     _first = False  # an evaluation that must not fail: the start
 
     def _likelihood(self, theta, slope):
-        if self.planner == "soft":
+        if slope and self.planner == "soft":
             found = self.process.at(self.reward(theta) / self.temperature)
             return found["value"], (self.features.T @ found["gradient"] / self.temperature)[self.free]
-        _, log, greedy = self._planned(theta)
+        log, found = self._planned(theta)
         value = float((self.counts * log).sum())
         if not slope:
             return value, None
+        greedy = np.atleast_2d(found.policy)
         push = (self.counts - self.seen * np.exp(log)) / self.temperature  # ∂L/∂Q
         return value, (self.features.T @ self._carried(push, greedy))[self.free]
 
@@ -164,7 +168,8 @@ class _Posterior:
             found = self.process.at(self.reward(theta) / self.temperature, features / self.temperature)
             return found["hessian"][np.ix_(self.free, self.free)]
         features = features[:, self.free]
-        _, log, greedy = self._planned(theta)
+        log, found = self._planned(theta)
+        greedy = np.atleast_2d(found.policy)
         policy, total = np.exp(log), np.zeros((self.free.sum(),) * 2)
         slopes = np.zeros((mdp.n_states, features.shape[1]))
         if self.horizon is None:
@@ -194,11 +199,7 @@ class _Posterior:
 
     def policy(self, theta):
         """(n_pairs,) or (horizon, n_pairs) probabilities of the choices."""
-        if self.planner == "soft":
-            found = soft_value_iteration(self.mdp, self.reward(theta) / self.temperature, "pair", horizon=self.horizon,
-                                         n_threads=self.n_threads, tol=1e-9 * max(1.0, float(np.abs(theta).max(initial=0.0))))
-            return found.policy
-        policy = np.exp(self._planned(theta)[1])
+        policy = np.exp(self._planned(theta)[0])
         return policy[0] if self.horizon is None else policy
 
 
@@ -356,7 +357,7 @@ class BayesianIRL(Learner):
                 starts = [posterior.scale * rng.normal(size=n) for _ in range(self.n_starts)]
                 # smooth, and close by at low temperatures
                 twin = _Posterior.__new__(_Posterior)
-                twin.__dict__.update(posterior.__dict__, planner="soft")
+                twin.__dict__.update(posterior.__dict__, planner="soft", _value=None)
                 twin.process = ProcessModel(posterior.mdp, posterior.steps, "likelihood", self.horizon, self.value_tol,
                                             self.n_threads)
                 starts.insert(0, self._lbfgs(twin, np.zeros(n)))
@@ -571,6 +572,7 @@ class BayesianIRL(Learner):
         for chain in range(chains):
             theta, value = self._scattered(root, rng)
             step, wanted = 2.38 / math.sqrt(k), 0.44 if k == 1 else 0.234 + 0.2 / k
+            late = 0.0  # the step kept is the geometric mean of the burn-in's second half
             for t in range(-burn_in, n * thin):
                 proposal = theta + step * (root @ rng.normal(size=k))
                 there = posterior.value(proposal)
@@ -580,6 +582,9 @@ class BayesianIRL(Learner):
                     accepted[chain] += t >= 0
                 if t < 0:
                     step *= math.exp((chance - wanted) / (1.0 + 0.1 * (t + burn_in))**0.6)
+                    late += math.log(step) if t >= -(burn_in // 2) else 0.0
+                    if t == -1 and burn_in > 1:
+                        step = math.exp(late / (burn_in // 2))
                 elif t % thin == thin - 1:
                     draws[chain, t // thin, posterior.free] = theta
         r_hat, size = np.ones(self.coef_.size), np.full(self.coef_.size, float(chains * n))
