@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "fastirl"
 
 RANKS = {
     "exceptions": 0, "results": 0, "_core": 0, "_planning": 0, "_elimination": 0, "_symbolic": 0,
-    "_reference": 0, "_planning_reference": 0, "_elimination_reference": 0, "_parallel": 0,
+    "_reference": 0, "_planning_reference": 0, "_elimination_reference": 0, "_parallel": 0, "_quadratic": 0,
     "_validation": 1, "_end_components": 1,
     "elimination_order": 2, "link_tables": 2, "trip_parsing": 2, "tables": 2,
     "elimination": 3, "link_features": 3, "turn_bans": 3, "trajectories": 3,

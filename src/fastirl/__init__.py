@@ -4,6 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import exceptions
 from .adversarial import AIRL, GAIL
+from .apprenticeship import ApprenticeshipLearning, MaximumMarginPlanning
+from .bayesian import BayesianIRL
 from .exceptions import *  # noqa: F403
 from .maxent import MaxEntIRL
 from .mdp import MDP
@@ -37,8 +39,11 @@ __all__ = [
     "value_iteration", "visitation_frequencies",
     # learn
     "AIRL",
+    "ApprenticeshipLearning",
+    "BayesianIRL",
     "GAIL",
     "MaxEntIRL",
+    "MaximumMarginPlanning",
     "RecedingHorizonIRL",
     "RelativeEntropyIRL",
     *exceptions.__all__,

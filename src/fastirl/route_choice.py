@@ -36,7 +36,7 @@ __all__ = [
 DEFAULT_TOL = 1e-11
 DEFAULT_MAX_SWEEPS = 200_000
 MOST_PAIRS = 2 * 10**8  # of the completed graph: some 10 GB
-LIGHTER = 0.01  # utility taken off each arc where divergence is to be proven by a failed pivot
+LIGHTER = 1e-6  # utility taken off each arc where divergence is to be proven by a failed pivot
 _EMPTY = np.empty(0)
 # An OpenMP runtime that has run in the parent hangs in a forked child: there, loops over routes stay on one thread.
 _FORKED = []
