@@ -6,6 +6,7 @@ from . import exceptions
 from .adversarial import AIRL, GAIL
 from .apprenticeship import ApprenticeshipLearning, MaximumMarginPlanning
 from .bayesian import BayesianIRL
+from .compare import Comparison, ShortestPath, compare_learners
 from .exceptions import *  # noqa: F403
 from .maxent import MaxEntIRL
 from .mdp import MDP
@@ -46,5 +47,9 @@ __all__ = [
     "MaximumMarginPlanning",
     "RecedingHorizonIRL",
     "RelativeEntropyIRL",
+    # present
+    "Comparison",
+    "ShortestPath",
+    "compare_learners",
     *exceptions.__all__,
 ]
