@@ -284,7 +284,7 @@ def test_the_policies_of_the_maximum_of_the_mean_and_of_the_draws():
     fit = fi.BayesianIRL(temperature=0.5).fit(mdp, trips)
     with pytest.raises(InvalidInputError, match="sample_posterior"):
         fit.policy("predictive")
-    draws = fit.sample_posterior(500, np.random.default_rng(0), chains=2, burn_in=200)
+    draws = fit.sample_posterior(900, np.random.default_rng(1), chains=2, burn_in=300)
 
     def choices(weights):
         q = np.exp(plain_q(mdp, mdp.features @ weights, "hard", 0.5)[0] / 0.5)
@@ -292,8 +292,8 @@ def test_the_policies_of_the_maximum_of_the_mean_and_of_the_draws():
 
     np.testing.assert_allclose(fit.policy(), choices(fit.coef_), rtol=1e-6)
     np.testing.assert_allclose(fit.policy("posterior_mean"), choices(draws.mean), rtol=1e-6)
-    every = np.mean([choices(w) for w in draws.draws.reshape(-1, 2)[::20]], axis=0)
-    predictive = fit.policy("predictive", n=10**6)
+    every = np.mean([choices(w) for w in draws.draws.reshape(-1, 2)[::40]], axis=0)
+    predictive = fit.policy("predictive", n=400)
     np.testing.assert_allclose(predictive, every, atol=0.05)
     np.testing.assert_allclose(np.bincount(mdp.pair_state, predictive), 1.0, rtol=1e-12)
     assert np.abs(predictive - fit.policy()).max() > 0.01

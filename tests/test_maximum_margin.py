@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import real_data
 import small_mdps as small
 import small_networks as nets
 from scipy import optimize
@@ -225,6 +226,26 @@ def test_an_arc_that_costs_nothing_under_any_weights_is_named():
     fit = fi.MaximumMarginPlanning().fit(town()[0], town()[1])
     with pytest.raises(InvalidInputError, match=r"costs must stay positive: with the loss arc \d+"):
         fit.objective(np.ones(4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unseen_taxi_trips_are_predicted_better_than_by_distance(kind):
+    data = real_data.shanghai()
+    net = fi.RoadNetwork.from_arcs(data.n_states, data.tail, data.head, data.features, list(data.feature_names))
+
+    def some(fold, n):
+        kept = [trip for trip in data.folds[fold][:n] if len(trip) > 1 and list(trip).count(trip[-1]) == 1]
+        return fi.Trajectories.from_sequences([list(trip) for trip in kept])
+
+    fit = fi.MaximumMarginPlanning(1.0, l2=1.0, margin_kind=kind, tol=1e-3).fit(net, some(0, 400))
+    unseen, length = some(1, 800), data.features[:, 0]
+    assert fit.converged_ and fit.binding_
+    seen = net.match(unseen)
+    nearest = fi.predict_routes(net, -np.maximum(length, 1e-9), net.state_ids[seen.origin], net.state_ids[seen.destination])
+    by_distance = np.mean([np.array_equal(route, seen.arc[a:b])
+                           for route, a, b in zip(nearest, seen.offsets[:-1], seen.offsets[1:])])
+    assert by_distance > 0.2
+    assert fit.evaluate(unseen, length)["exact match"][0] > by_distance + (0.05 if kind == "missed" else 0.01)
 
 
 # --- scale

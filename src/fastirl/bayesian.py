@@ -234,6 +234,7 @@ class BayesianIRL(Learner):
     log_posterior_ : float, log P(D | w) + log P(w), not divided by P(D); log_likelihood_ : float, its first part
     converged_ : bool; message_ : why it stopped; kink_ : bool, the maximum is where the greedy policy (or a weight's sign)
         changes, so that the posterior has an edge there; gain_ : float, what the quadratic model promised last
+    n_evaluations_ : int, plans made at the weights that were tried, those of the soft planner's start aside
     posterior_ : PosteriorSample of the last :meth:`sample_posterior`, or None
 
     Notes
@@ -324,6 +325,7 @@ class BayesianIRL(Learner):
         self.covariance_ = np.zeros((held.size,) * 2)
         self.covariance_[np.ix_(free, free)] = self._spread
         self.log_posterior_ = posterior.value(theta)
+        self.n_evaluations_ = posterior.n_evaluations
         self.log_likelihood_ = self.log_posterior_ - posterior.log_prior(theta)
         self.reward_ = posterior.reward(theta)
         self._policy = posterior.policy(theta)
