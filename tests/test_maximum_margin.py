@@ -265,7 +265,7 @@ def test_without_a_margin_a_held_weight_sets_the_scale():
 
 
 def test_a_held_weight_is_not_penalised():
-    _, net, trips, weight, given = acyclic()
+    net, given = acyclic()[1], acyclic()[4]
     fit = fi.MaximumMarginPlanning(1.0, reward=fi.LinearReward(fixed={"f1": 2.0}), l2=0.5, tol=1e-9).fit(net, given)
     rest = optimize.minimize(lambda v: by_listing(np.array([v[0], 2.0, v[1]]), "hamming", 1.0, 0.5) - 0.25 * 4.0,
                              fit.coef_[[0, 2]], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10})
@@ -330,6 +330,15 @@ def test_an_expert_s_choices_on_a_gridworld_are_recovered():
     assert earned(fit.policy()) > best - 0.02 * (best - uniform)
 
 
+def test_a_trajectory_without_a_choice_says_nothing():
+    mdp = small_model()
+    trips = fi.sample_trajectories(mdp, None, 2, np.random.default_rng(2), horizon=12, initial_distribution=np.eye(6)[0])
+    states, actions = [t.states for t in trips], [t.actions for t in trips]
+    more = fi.Trajectories.from_sequences([*states, [3]], actions=[*actions, []])
+    one, two = (fi.MaximumMarginPlanning(0.5).fit(mdp, given) for given in (trips, more))
+    assert one.objective_ == two.objective_ and np.array_equal(one.coef_, two.coef_)
+
+
 def test_a_horizon_on_a_decision_process():
     mdp = small_model()
     trips = fi.sample_trajectories(mdp, None, 2, np.random.default_rng(2), horizon=3, initial_distribution=np.eye(6)[0])
@@ -353,8 +362,8 @@ def test_a_horizon_on_a_decision_process():
 def test_bad_input_is_named():
     net, trips = town()
     for options, match in ((dict(margin=-1), "`margin`"), (dict(l2=0), "`l2`"), (dict(margin_kind="none"), "`margin_kind`"),
-                           (dict(method="sgd"), "`method`"), (dict(max_iter=0), "`max_iter`"), (dict(min_cost=0), "`min_cost`"),
-                           (dict(reward="linear"), "`reward`")):
+                           (dict(method="sgd"), "`method`"), (dict(max_iter=0), "`max_iter`"),
+                           (dict(min_cost=0), "`min_cost`"), (dict(reward="linear"), "`reward`")):
         with pytest.raises(InvalidInputError, match=match):
             fi.MaximumMarginPlanning(**options)
     with pytest.raises(InvalidInputError, match="`horizon` goes with an MDP"):

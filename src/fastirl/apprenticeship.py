@@ -71,12 +71,12 @@ def _left_out(mdp, trajectories, steps, horizon):
     if not open_end.all():
         last = steps.pair[np.cumsum(number)[~open_end] - 1]
         goes_on[~open_end] = mdp.transitions[last] @ (~mdp.terminal).astype(float)
-    most = math.inf if horizon is None else np.maximum(horizon - number, 0)
-    if mdp.discount == 1:
-        return np.where(goes_on > 0, goes_on * np.where(goes_on > 0, most, 0.0), 0.0) if horizon is not None \
-            else np.where(goes_on > 0, math.inf, 0.0)
-    tail = 0.0 if horizon is None else mdp.discount**max(horizon, 0)
-    return goes_on * np.maximum(mdp.discount**number - tail, 0.0) / (1.0 - mdp.discount)
+    if mdp.discount < 1:
+        tail = 0.0 if horizon is None else mdp.discount**horizon
+        most = np.maximum(mdp.discount**number - tail, 0.0) / (1.0 - mdp.discount)
+    else:
+        most = np.full(len(steps), math.inf) if horizon is None else np.maximum(horizon - number, 0)
+    return goes_on * np.where(goes_on > 0, most, 0.0)
 
 
 def _truncation(mdp, trajectories, steps, horizon, features):
@@ -673,9 +673,10 @@ class _PolicyPlans(_Plans):
         factor = seen.weight[seen.trip] * mdp.discount**seen.time
         self.observed = self.features.T @ np.bincount(seen.pair, factor, minlength=mdp.n_pairs)
         self.constant = learner.margin * float(factor.sum()) if learner.margin_kind == "missed" else 0.0
-        ends = np.cumsum(np.bincount(seen.trip, minlength=len(seen)))
+        number = np.bincount(seen.trip, minlength=len(seen))
+        ends = np.cumsum(number)
         self.examples, self._values = {}, {}
-        for n in np.flatnonzero(seen.weight > 0):
+        for n in np.flatnonzero((seen.weight > 0) & (number > 0)):
             own = np.unique(seen.pair[(ends[n - 1] if n else 0):ends[n]]) if learner.margin > 0 else np.empty(0, np.int64)
             entry = self.examples.setdefault(own.tobytes(), (own, np.zeros(mdp.n_states)))
             entry[1][seen.start[n]] += seen.weight[n]

@@ -90,7 +90,8 @@ class _Posterior:
                        initial_value=None if self.horizon is not None else self._value)
         if self.planner == "soft":
             most += self.temperature
-            found = soft_value_iteration(mdp, reward, "pair", temperature=self.temperature, tol=self.tol * most * steps, **options)
+            found = soft_value_iteration(mdp, reward, "pair", temperature=self.temperature, tol=self.tol * most * steps,
+                                         **options)
         else:
             found = value_iteration(mdp, reward, "pair", tol=self.tol * max(most * steps, 1e-300), **options)
         if self.horizon is None:
@@ -272,7 +273,8 @@ class BayesianIRL(Learner):
         self.planner = one_of("planner", planner, ("hard", "soft"))
         self.reward = LinearReward() if reward is None else reward
         if not isinstance(self.reward, LinearReward) and not (isinstance(reward, str) and reward in ("state", "pair")):
-            raise InvalidInputError(f"`reward` must be a LinearReward, 'state' or 'pair': got {shown(reward)}; pass one of these")
+            raise InvalidInputError(f"`reward` must be a LinearReward, 'state' or 'pair': got {shown(reward)}; pass one "
+                                    "of these")
         self.horizon = None if horizon is None else whole_number("horizon", horizon, lower=1)
         self.start = start
         self.n_starts = whole_number("n_starts", n_starts)
@@ -311,8 +313,8 @@ class BayesianIRL(Learner):
         reward = self.reward if isinstance(self.reward, LinearReward) else LinearReward()
         free, held = reward.layout(names)
         if np.ndim(self.scale) and self.scale.size != held.size:
-            raise InvalidInputError(f"`scale` must have one entry for each weight: got {self.scale.size} for {held.size}; pass "
-                                    "a number, or one for each")
+            raise InvalidInputError(f"`scale` must have one entry for each weight: got {self.scale.size} for {held.size}; "
+                                    "pass a number, or one for each")
         if free.sum() > _LARGE:
             raise InvalidInputError(f"a posterior covariance needs at most {_LARGE:,} free weights: there are "
                                     f"{int(free.sum()):,}; use features, or MaxEntIRL")
@@ -330,8 +332,8 @@ class BayesianIRL(Learner):
         self.reward_ = posterior.reward(theta)
         self._policy = posterior.policy(theta)
         if not self.converged_:
-            warnings.warn(f"the posterior's maximum must be found to tol={self.tol:g}: {self.message_}; raise max_iter, n_starts "
-                          "or tol, or pass start=", ConvergenceWarning, stacklevel=2)
+            warnings.warn(f"the posterior's maximum must be found to tol={self.tol:g}: {self.message_}; raise max_iter, "
+                          "n_starts or tol, or pass start=", ConvergenceWarning, stacklevel=2)
         return self
 
     def _described(self, mdp):
@@ -392,7 +394,8 @@ class BayesianIRL(Learner):
         if posterior.prior == "laplace":
             u, bounds = np.concatenate([np.maximum(u, 0), np.maximum(-u, 0)]), [(0, None)] * (2 * u.size)
         found = optimize.minimize(loss, u, jac=True, method="L-BFGS-B", bounds=bounds,
-                                  options={"maxiter": self.max_iter, "maxfun": 20 * self.max_iter, "ftol": 1e-13, "gtol": 1e-8})
+                                  options={"maxiter": self.max_iter, "maxfun": 20 * self.max_iter, "ftol": 1e-13,
+                                           "gtol": 1e-8})
         if posterior.prior == "laplace":
             return scale * (found.x[:scale.size] - found.x[scale.size:])
         return scale * found.x
