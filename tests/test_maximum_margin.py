@@ -74,7 +74,7 @@ def test_the_objective_is_that_of_all_paths_listed(kind):
 
 
 def test_the_inner_problem_is_the_linear_program_of_flows():
-    """max (r + L)·f over flows f ≥ 0 of one unit from origin to destination (Ratliff et al., equation 5)."""
+    """max (r + L)·f over flows f ≥ 0 of one unit from origin to destination (Ratliff, Bagnell, Zinkevich 2006)."""
     graph, net, trips, weight, given = acyclic()
     fit = fi.MaximumMarginPlanning(0.7, l2=0.3).fit(net, given)
     coef = np.array([0.4, -1.1, 0.6])

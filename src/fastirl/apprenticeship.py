@@ -96,7 +96,7 @@ class ApprenticeshipLearning(Learner):
     r"""Match the expert's expected features: a policy that is as good as the expert's for every weight vector.
 
     With rewards w·x and ‖w‖₂ ≤ 1, a policy whose discounted feature expectations are within ε of the expert's earns at
-    most ε less: |w·μ_E − w·μ| ≤ ‖μ_E − μ‖₂ (Abbeel and Ng 2004, equation 6). Policies are found one by one, each optimal
+    most ε less: |w·μ_E − w·μ| ≤ ‖μ_E − μ‖₂ (Abbeel and Ng 2004, section 3). Policies are found one by one, each optimal
     for the direction w in which the expert is ahead of those before; what is learned is a mixture of them, written as one
     stationary policy with the same visits.
 
@@ -274,7 +274,7 @@ class MaximumMarginPlanning(Learner):
     .. math:: F(w) = \tfrac{\lambda}{2} \lVert w \rVert^2 + \sum_n w_n \Big[ \max_{\text{plans } p}
               \big( r_w(p) + L_n(p) \big) - r_w(p_n) \Big], \qquad r_w = X w
 
-    a convex function, by cutting planes with a certified duality gap (Ratliff, Bagnell, Zinkevich 2006, equations 6 to 8).
+    a convex function, by cutting planes with a certified duality gap (Ratliff, Bagnell, Zinkevich 2006).
     On a :class:`RoadNetwork` plans are the paths from a trip's origin to its destination and the inner problem is a
     shortest path; on an :class:`MDP` they are policies from a trajectory's start, and it is value iteration.
 

@@ -207,7 +207,7 @@ class _Posterior:
 class BayesianIRL(Learner):
     r"""A posterior over rewards: the most probable one, its uncertainty, and draws.
 
-    P(a | s) ∝ exp(Q*(s, a) / T) with Q* the optimal values of the rewards Xw (Ramachandran and Amir 2007, equations 1 to 4),
+    P(a | s) ∝ exp(Q*(s, a) / T) with Q* the optimal values of the rewards Xw (Ramachandran and Amir 2007, section 3.1),
     independent priors on the weights, and the posterior's maximum found with exact gradients, ∇Q* = x + γ P ∇V with ∇V that of
     the greedy policy's value. The Laplace approximation describes it by a normal; :meth:`sample_posterior` checks that.
 
@@ -253,7 +253,7 @@ class BayesianIRL(Learner):
     References
     ----------
     Ramachandran and Amir (2007), Bayesian inverse reinforcement learning, IJCAI; Choi and Kim (2011), MAP inference for
-    Bayesian inverse reinforcement learning, NIPS, theorem 3 (the gradient); Burke, Lewis, Overton (2005), SIAM J. Optim. 15
+    Bayesian inverse reinforcement learning, NIPS (the gradient); Burke, Lewis, Overton (2005), SIAM J. Optim. 15
     (gradients drawn near a kink).
     """
 
@@ -513,7 +513,7 @@ class BayesianIRL(Learner):
         Parameters
         ----------
         which : "map" (at the posterior's maximum), "posterior_mean" (at the mean of the drawn weights, the reward of least
-            expected squared error, R&A section 4) or "predictive" (the mean of the policies of the draws)
+            expected squared error, section 4.1 of the paper) or "predictive" (the mean of the policies of the draws)
         n : int, of how many draws, evenly spread, "predictive" takes the mean
 
         Returns
@@ -682,7 +682,7 @@ def split_r_hat(chains):
 def effective_sample_size(chains):
     """Effective number of (m, n) draws of one number, by Geyer's initial monotone sequence of autocorrelations.
 
-    Vehtari and others (2021), Bayesian Analysis 16, equations 10 to 13; 1 where all chains stand still.
+    Vehtari and others (2021), Bayesian Analysis 16; 1 where all chains stand still.
     """
     halves = _halves(chains)
     m, n = halves.shape
