@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import real_data
 import small_mdps as small
 import small_networks as nets
 from scipy import optimize
@@ -73,7 +74,7 @@ def test_the_objective_is_that_of_all_paths_listed(kind):
 
 
 def test_the_inner_problem_is_the_linear_program_of_flows():
-    """max (r + L)·f over flows f ≥ 0 of one unit from origin to destination (Ratliff et al., equation 5)."""
+    """max (r + L)·f over flows f ≥ 0 of one unit from origin to destination (Ratliff, Bagnell, Zinkevich 2006)."""
     graph, net, trips, weight, given = acyclic()
     fit = fi.MaximumMarginPlanning(0.7, l2=0.3).fit(net, given)
     coef = np.array([0.4, -1.1, 0.6])
@@ -227,6 +228,26 @@ def test_an_arc_that_costs_nothing_under_any_weights_is_named():
         fit.objective(np.ones(4))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_unseen_taxi_trips_are_predicted_better_than_by_distance(kind):
+    data = real_data.shanghai()
+    net = fi.RoadNetwork.from_arcs(data.n_states, data.tail, data.head, data.features, list(data.feature_names))
+
+    def some(fold, n):
+        kept = [trip for trip in data.folds[fold][:n] if len(trip) > 1 and list(trip).count(trip[-1]) == 1]
+        return fi.Trajectories.from_sequences([list(trip) for trip in kept])
+
+    fit = fi.MaximumMarginPlanning(1.0, l2=1.0, margin_kind=kind, tol=1e-3).fit(net, some(0, 400))
+    unseen, length = some(1, 800), data.features[:, 0]
+    assert fit.converged_ and fit.binding_
+    seen = net.match(unseen)
+    nearest = fi.predict_routes(net, -np.maximum(length, 1e-9), net.state_ids[seen.origin], net.state_ids[seen.destination])
+    by_distance = np.mean([np.array_equal(route, seen.arc[a:b])
+                           for route, a, b in zip(nearest, seen.offsets[:-1], seen.offsets[1:])])
+    assert by_distance > 0.2
+    assert fit.evaluate(unseen, length)["exact match"][0] > by_distance + (0.05 if kind == "missed" else 0.01)
+
+
 # --- scale
 
 
@@ -244,7 +265,7 @@ def test_without_a_margin_a_held_weight_sets_the_scale():
 
 
 def test_a_held_weight_is_not_penalised():
-    _, net, trips, weight, given = acyclic()
+    net, given = acyclic()[1], acyclic()[4]
     fit = fi.MaximumMarginPlanning(1.0, reward=fi.LinearReward(fixed={"f1": 2.0}), l2=0.5, tol=1e-9).fit(net, given)
     rest = optimize.minimize(lambda v: by_listing(np.array([v[0], 2.0, v[1]]), "hamming", 1.0, 0.5) - 0.25 * 4.0,
                              fit.coef_[[0, 2]], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10})
@@ -309,6 +330,15 @@ def test_an_expert_s_choices_on_a_gridworld_are_recovered():
     assert earned(fit.policy()) > best - 0.02 * (best - uniform)
 
 
+def test_a_trajectory_without_a_choice_says_nothing():
+    mdp = small_model()
+    trips = fi.sample_trajectories(mdp, None, 2, np.random.default_rng(2), horizon=12, initial_distribution=np.eye(6)[0])
+    states, actions = [t.states for t in trips], [t.actions for t in trips]
+    more = fi.Trajectories.from_sequences([*states, [3]], actions=[*actions, []])
+    one, two = (fi.MaximumMarginPlanning(0.5).fit(mdp, given) for given in (trips, more))
+    assert one.objective_ == two.objective_ and np.array_equal(one.coef_, two.coef_)
+
+
 def test_a_horizon_on_a_decision_process():
     mdp = small_model()
     trips = fi.sample_trajectories(mdp, None, 2, np.random.default_rng(2), horizon=3, initial_distribution=np.eye(6)[0])
@@ -332,8 +362,8 @@ def test_a_horizon_on_a_decision_process():
 def test_bad_input_is_named():
     net, trips = town()
     for options, match in ((dict(margin=-1), "`margin`"), (dict(l2=0), "`l2`"), (dict(margin_kind="none"), "`margin_kind`"),
-                           (dict(method="sgd"), "`method`"), (dict(max_iter=0), "`max_iter`"), (dict(min_cost=0), "`min_cost`"),
-                           (dict(reward="linear"), "`reward`")):
+                           (dict(method="sgd"), "`method`"), (dict(max_iter=0), "`max_iter`"),
+                           (dict(min_cost=0), "`min_cost`"), (dict(reward="linear"), "`reward`")):
         with pytest.raises(InvalidInputError, match=match):
             fi.MaximumMarginPlanning(**options)
     with pytest.raises(InvalidInputError, match="`horizon` goes with an MDP"):

@@ -71,12 +71,12 @@ def _left_out(mdp, trajectories, steps, horizon):
     if not open_end.all():
         last = steps.pair[np.cumsum(number)[~open_end] - 1]
         goes_on[~open_end] = mdp.transitions[last] @ (~mdp.terminal).astype(float)
-    most = math.inf if horizon is None else np.maximum(horizon - number, 0)
-    if mdp.discount == 1:
-        return np.where(goes_on > 0, goes_on * np.where(goes_on > 0, most, 0.0), 0.0) if horizon is not None \
-            else np.where(goes_on > 0, math.inf, 0.0)
-    tail = 0.0 if horizon is None else mdp.discount**max(horizon, 0)
-    return goes_on * np.maximum(mdp.discount**number - tail, 0.0) / (1.0 - mdp.discount)
+    if mdp.discount < 1:
+        tail = 0.0 if horizon is None else mdp.discount**horizon
+        most = np.maximum(mdp.discount**number - tail, 0.0) / (1.0 - mdp.discount)
+    else:
+        most = np.full(len(steps), math.inf) if horizon is None else np.maximum(horizon - number, 0)
+    return goes_on * np.where(goes_on > 0, most, 0.0)
 
 
 def _truncation(mdp, trajectories, steps, horizon, features):
@@ -96,7 +96,7 @@ class ApprenticeshipLearning(Learner):
     r"""Match the expert's expected features: a policy that is as good as the expert's for every weight vector.
 
     With rewards w·x and ‖w‖₂ ≤ 1, a policy whose discounted feature expectations are within ε of the expert's earns at
-    most ε less: |w·μ_E − w·μ| ≤ ‖μ_E − μ‖₂ (Abbeel and Ng 2004, equation 6). Policies are found one by one, each optimal
+    most ε less: |w·μ_E − w·μ| ≤ ‖μ_E − μ‖₂ (Abbeel and Ng 2004, section 3). Policies are found one by one, each optimal
     for the direction w in which the expert is ahead of those before; what is learned is a mixture of them, written as one
     stationary policy with the same visits.
 
@@ -274,7 +274,7 @@ class MaximumMarginPlanning(Learner):
     .. math:: F(w) = \tfrac{\lambda}{2} \lVert w \rVert^2 + \sum_n w_n \Big[ \max_{\text{plans } p}
               \big( r_w(p) + L_n(p) \big) - r_w(p_n) \Big], \qquad r_w = X w
 
-    a convex function, by cutting planes with a certified duality gap (Ratliff, Bagnell, Zinkevich 2006, equations 6 to 8).
+    a convex function, by cutting planes with a certified duality gap (Ratliff, Bagnell, Zinkevich 2006).
     On a :class:`RoadNetwork` plans are the paths from a trip's origin to its destination and the inner problem is a
     shortest path; on an :class:`MDP` they are policies from a trajectory's start, and it is value iteration.
 
@@ -673,9 +673,10 @@ class _PolicyPlans(_Plans):
         factor = seen.weight[seen.trip] * mdp.discount**seen.time
         self.observed = self.features.T @ np.bincount(seen.pair, factor, minlength=mdp.n_pairs)
         self.constant = learner.margin * float(factor.sum()) if learner.margin_kind == "missed" else 0.0
-        ends = np.cumsum(np.bincount(seen.trip, minlength=len(seen)))
+        number = np.bincount(seen.trip, minlength=len(seen))
+        ends = np.cumsum(number)
         self.examples, self._values = {}, {}
-        for n in np.flatnonzero(seen.weight > 0):
+        for n in np.flatnonzero((seen.weight > 0) & (number > 0)):
             own = np.unique(seen.pair[(ends[n - 1] if n else 0):ends[n]]) if learner.margin > 0 else np.empty(0, np.int64)
             entry = self.examples.setdefault(own.tobytes(), (own, np.zeros(mdp.n_states)))
             entry[1][seen.start[n]] += seen.weight[n]

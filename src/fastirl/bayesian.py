@@ -90,7 +90,8 @@ class _Posterior:
                        initial_value=None if self.horizon is not None else self._value)
         if self.planner == "soft":
             most += self.temperature
-            found = soft_value_iteration(mdp, reward, "pair", temperature=self.temperature, tol=self.tol * most * steps, **options)
+            found = soft_value_iteration(mdp, reward, "pair", temperature=self.temperature, tol=self.tol * most * steps,
+                                         **options)
         else:
             found = value_iteration(mdp, reward, "pair", tol=self.tol * max(most * steps, 1e-300), **options)
         if self.horizon is None:
@@ -206,7 +207,7 @@ class _Posterior:
 class BayesianIRL(Learner):
     r"""A posterior over rewards: the most probable one, its uncertainty, and draws.
 
-    P(a | s) ∝ exp(Q*(s, a) / T) with Q* the optimal values of the rewards Xw (Ramachandran and Amir 2007, equations 1 to 4),
+    P(a | s) ∝ exp(Q*(s, a) / T) with Q* the optimal values of the rewards Xw (Ramachandran and Amir 2007, section 3.1),
     independent priors on the weights, and the posterior's maximum found with exact gradients, ∇Q* = x + γ P ∇V with ∇V that of
     the greedy policy's value. The Laplace approximation describes it by a normal; :meth:`sample_posterior` checks that.
 
@@ -234,6 +235,7 @@ class BayesianIRL(Learner):
     log_posterior_ : float, log P(D | w) + log P(w), not divided by P(D); log_likelihood_ : float, its first part
     converged_ : bool; message_ : why it stopped; kink_ : bool, the maximum is where the greedy policy (or a weight's sign)
         changes, so that the posterior has an edge there; gain_ : float, what the quadratic model promised last
+    n_evaluations_ : int, plans made at the weights that were tried, those of the soft planner's start aside
     posterior_ : PosteriorSample of the last :meth:`sample_posterior`, or None
 
     Notes
@@ -251,7 +253,7 @@ class BayesianIRL(Learner):
     References
     ----------
     Ramachandran and Amir (2007), Bayesian inverse reinforcement learning, IJCAI; Choi and Kim (2011), MAP inference for
-    Bayesian inverse reinforcement learning, NIPS, theorem 3 (the gradient); Burke, Lewis, Overton (2005), SIAM J. Optim. 15
+    Bayesian inverse reinforcement learning, NIPS (the gradient); Burke, Lewis, Overton (2005), SIAM J. Optim. 15
     (gradients drawn near a kink).
     """
 
@@ -271,7 +273,8 @@ class BayesianIRL(Learner):
         self.planner = one_of("planner", planner, ("hard", "soft"))
         self.reward = LinearReward() if reward is None else reward
         if not isinstance(self.reward, LinearReward) and not (isinstance(reward, str) and reward in ("state", "pair")):
-            raise InvalidInputError(f"`reward` must be a LinearReward, 'state' or 'pair': got {shown(reward)}; pass one of these")
+            raise InvalidInputError(f"`reward` must be a LinearReward, 'state' or 'pair': got {shown(reward)}; pass one "
+                                    "of these")
         self.horizon = None if horizon is None else whole_number("horizon", horizon, lower=1)
         self.start = start
         self.n_starts = whole_number("n_starts", n_starts)
@@ -310,8 +313,8 @@ class BayesianIRL(Learner):
         reward = self.reward if isinstance(self.reward, LinearReward) else LinearReward()
         free, held = reward.layout(names)
         if np.ndim(self.scale) and self.scale.size != held.size:
-            raise InvalidInputError(f"`scale` must have one entry for each weight: got {self.scale.size} for {held.size}; pass "
-                                    "a number, or one for each")
+            raise InvalidInputError(f"`scale` must have one entry for each weight: got {self.scale.size} for {held.size}; "
+                                    "pass a number, or one for each")
         if free.sum() > _LARGE:
             raise InvalidInputError(f"a posterior covariance needs at most {_LARGE:,} free weights: there are "
                                     f"{int(free.sum()):,}; use features, or MaxEntIRL")
@@ -324,12 +327,13 @@ class BayesianIRL(Learner):
         self.covariance_ = np.zeros((held.size,) * 2)
         self.covariance_[np.ix_(free, free)] = self._spread
         self.log_posterior_ = posterior.value(theta)
+        self.n_evaluations_ = posterior.n_evaluations
         self.log_likelihood_ = self.log_posterior_ - posterior.log_prior(theta)
         self.reward_ = posterior.reward(theta)
         self._policy = posterior.policy(theta)
         if not self.converged_:
-            warnings.warn(f"the posterior's maximum must be found to tol={self.tol:g}: {self.message_}; raise max_iter, n_starts "
-                          "or tol, or pass start=", ConvergenceWarning, stacklevel=2)
+            warnings.warn(f"the posterior's maximum must be found to tol={self.tol:g}: {self.message_}; raise max_iter, "
+                          "n_starts or tol, or pass start=", ConvergenceWarning, stacklevel=2)
         return self
 
     def _described(self, mdp):
@@ -390,7 +394,8 @@ class BayesianIRL(Learner):
         if posterior.prior == "laplace":
             u, bounds = np.concatenate([np.maximum(u, 0), np.maximum(-u, 0)]), [(0, None)] * (2 * u.size)
         found = optimize.minimize(loss, u, jac=True, method="L-BFGS-B", bounds=bounds,
-                                  options={"maxiter": self.max_iter, "maxfun": 20 * self.max_iter, "ftol": 1e-13, "gtol": 1e-8})
+                                  options={"maxiter": self.max_iter, "maxfun": 20 * self.max_iter, "ftol": 1e-13,
+                                           "gtol": 1e-8})
         if posterior.prior == "laplace":
             return scale * (found.x[:scale.size] - found.x[scale.size:])
         return scale * found.x
@@ -508,7 +513,7 @@ class BayesianIRL(Learner):
         Parameters
         ----------
         which : "map" (at the posterior's maximum), "posterior_mean" (at the mean of the drawn weights, the reward of least
-            expected squared error, R&A section 4) or "predictive" (the mean of the policies of the draws)
+            expected squared error, section 4.1 of the paper) or "predictive" (the mean of the policies of the draws)
         n : int, of how many draws, evenly spread, "predictive" takes the mean
 
         Returns
@@ -677,7 +682,7 @@ def split_r_hat(chains):
 def effective_sample_size(chains):
     """Effective number of (m, n) draws of one number, by Geyer's initial monotone sequence of autocorrelations.
 
-    Vehtari and others (2021), Bayesian Analysis 16, equations 10 to 13; 1 where all chains stand still.
+    Vehtari and others (2021), Bayesian Analysis 16; 1 where all chains stand still.
     """
     halves = _halves(chains)
     m, n = halves.shape
