@@ -29,9 +29,11 @@ class Graph:
     def with_utility(self, utility):
         return replace(self, utility=np.asarray(utility, dtype=float))
 
-    def scaled_to(self, radius):
-        """A constant added to every arc, so that exp(u) has this spectral radius on the whole graph."""
+    def scaled_to(self, radius, barred=None):
+        """A constant added to every arc, so that exp(u) has this spectral radius on the whole graph, but for a barred state."""
         matrix = ref.transition_matrix(self.n, self.tail, self.head, np.exp(self.utility))
+        if barred is not None:
+            matrix = np.delete(np.delete(matrix, barred, axis=0), barred, axis=1)
         return self.with_utility(self.utility + np.log(radius / np.abs(np.linalg.eigvals(matrix)).max()))
 
     def destinations(self, count=4):

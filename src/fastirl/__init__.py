@@ -6,6 +6,7 @@ from . import exceptions
 from .adversarial import AIRL, GAIL
 from .apprenticeship import ApprenticeshipLearning, MaximumMarginPlanning
 from .bayesian import BayesianIRL
+from .cloning import BehaviorCloning
 from .compare import Comparison, ShortestPath, compare_learners
 from .exceptions import *  # noqa: F403
 from .maxent import MaxEntIRL
@@ -42,6 +43,7 @@ __all__ = [
     "AIRL",
     "ApprenticeshipLearning",
     "BayesianIRL",
+    "BehaviorCloning",
     "GAIL",
     "MaxEntIRL",
     "MaximumMarginPlanning",

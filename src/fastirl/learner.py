@@ -271,8 +271,9 @@ class Learner:
             for n, route in zip(part, self._best(matched.origin[part].astype(np.intc), int(target))):
                 predicted[n] = route
         exact, share, ninety = route_measures(matched, predicted, lengths, weight)
+        counted = weight > 0  # −inf of weight 0 counts nothing
         return Table({
-            "log likelihood per trip": [np.average(likelihood, weights=weight)], "exact match": [exact],
+            "log likelihood per trip": [np.average(likelihood[counted], weights=weight[counted])], "exact match": [exact],
             "matched length": [share], "90% matched": [ninety],
         }, title=f"{len(matched):,} trips", formats={"log likelihood per trip": ".4f", "exact match": ".1%",
                                                      "matched length": ".1%", "90% matched": ".1%"})

@@ -310,31 +310,44 @@ def _refuse_heavy_loop(net, queries, model, utility, left):
                          n_threads=model.threads, bounded=False)
     if not found.spoiled.any():
         return
-    arcs = np.flatnonzero(utility > -np.inf)
-    # a loop through the state of the failed pivot, the best there is: where utilities are above 0 it need not be the heaviest
+    possible = np.flatnonzero(utility > -np.inf)
+    graph = sparse.csr_array((np.ones(possible.size), (net.tail[possible], net.head[possible])), shape=(net.n_states,) * 2)
+    between = np.zeros((2, net.n_states), bool)
+    between[0, csgraph.breadth_first_order(graph, origin, return_predecessors=False)] = True
+    between[1, csgraph.breadth_first_order(graph.T.tocsr(), target, return_predecessors=False)] = True
+    between = between.all(axis=0)
+    # the plainest proof is a loop whose arcs all cost nothing; else the best loop through the state of a failed pivot
+    free = possible[(utility[possible] >= 0) & between[net.tail[possible]] & between[net.head[possible]]]
+    number, label = csgraph.connected_components(
+        sparse.csr_array((np.ones(free.size), (net.tail[free], net.head[free])), shape=(net.n_states,) * 2), connection="strong")
+    inner = free[label[net.tail[free]] == label[net.head[free]]]
+    failed = np.asarray(found.failed)
+    for arcs, states in (inner, net.tail[inner[:1]]), (possible, failed[between[failed]]):
+        for state in states:
+            loop = _best_loop(net, utility, arcs, int(state))
+            if loop is not None:
+                raise_failure(net, model, utility, [target], {"failed": 0, "status": [_core.DIVERGED], "cycle": loop})
+
+
+def _best_loop(net, utility, arcs, state):
+    """Arcs of the best loop through a state, or None; where utilities are above 0 it need not be the heaviest."""
     cost = np.maximum(-utility[arcs], 0.0) + 1e-9
     order = np.argsort(cost, kind="stable")  # of parallel arcs the first is the best
     key = net.tail[arcs[order]].astype(np.int64) * net.n_states + net.head[arcs[order]]
     keys, first = np.unique(key, return_index=True)
     arcs, cost = arcs[order][first], cost[order][first]
     graph = sparse.csr_array((cost, (net.tail[arcs], net.head[arcs])), shape=(net.n_states,) * 2)
-    ahead = np.zeros(net.n_states, bool)
-    ahead[csgraph.breadth_first_order(graph, origin, return_predecessors=False)] = True
-    behind = np.zeros(net.n_states, bool)
-    behind[csgraph.breadth_first_order(graph.T.tocsr(), target, return_predecessors=False)] = True
-    for state in np.asarray(found.failed)[(ahead & behind)[found.failed]]:
-        away, before = csgraph.dijkstra(graph, indices=int(state), return_predecessors=True)
-        closing = np.flatnonzero(net.head[arcs] == state)
-        total = away[net.tail[arcs[closing]]] + cost[closing]
-        if not closing.size or not np.isfinite(total.min()):
-            continue
-        here, there, loop = int(net.tail[arcs[closing[np.argmin(total)]]]), int(state), []
-        while True:
-            loop.append(arcs[np.searchsorted(keys, here * net.n_states + there)])
-            if here == state:
-                break
-            here, there = int(before[here]), here
-        raise_failure(net, model, utility, [target], {"failed": 0, "status": [_core.DIVERGED], "cycle": np.array(loop[::-1])})
+    away, before = csgraph.dijkstra(graph, indices=state, return_predecessors=True)
+    closing = np.flatnonzero(net.head[arcs] == state)
+    total = away[net.tail[arcs[closing]]] + cost[closing]
+    if not closing.size or not np.isfinite(total.min()):
+        return None
+    here, there, loop = int(net.tail[arcs[closing[np.argmin(total)]]]), state, []
+    while True:
+        loop.append(arcs[np.searchsorted(keys, here * net.n_states + there)])
+        if here == state:
+            return np.array(loop[::-1])
+        here, there = int(before[here]), here
 
 
 def _solve_by_sweeps(net, queries, model, utility_of, weight, features_of, hessian, on_batch, progress):
