@@ -16,7 +16,7 @@ RANKS = {
     "_reference": 0, "_planning_reference": 0, "_elimination_reference": 0, "_parallel": 0, "_quadratic": 0,
     "_validation": 1, "_end_components": 1,
     "elimination_order": 2, "link_tables": 2, "trip_parsing": 2, "tables": 2,
-    "elimination": 3, "link_features": 3, "turn_bans": 3, "trajectories": 3,
+    "elimination": 3, "link_features": 3, "turn_bans": 3, "trajectories": 3, "comparisons": 3,
     "turns": 4, "matching": 4,
     "road_network": 5, "mdp": 5, "rewards": 5, "_value_solver": 5, "ascent": 5,
     "route_choice": 6, "tntp": 6, "planning": 6, "process_likelihood": 6,

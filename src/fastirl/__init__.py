@@ -8,6 +8,7 @@ from .apprenticeship import ApprenticeshipLearning, MaximumMarginPlanning
 from .bayesian import BayesianIRL
 from .cloning import BehaviorCloning
 from .compare import Comparison, ShortestPath, compare_learners
+from .comparisons import Comparisons
 from .exceptions import *  # noqa: F403
 from .maxent import MaxEntIRL
 from .mdp import MDP
@@ -32,7 +33,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 __all__ = [
     # inputs and models
-    "MDP", "RoadNetwork", "Table", "Trajectories", "arcs_from_links", "expand_two_way", "read_tntp", "turn_bans_from_osm",
+    "Comparisons", "MDP", "RoadNetwork", "Table", "Trajectories", "arcs_from_links", "expand_two_way", "read_tntp", "turn_bans_from_osm",
     # rewards
     "FreeReward", "LinearReward", "SumReward", "TorchReward",
     # solve
