@@ -4,15 +4,16 @@ import math
 
 import numpy as np
 
+from ._drawing import INK as _INK
+from ._drawing import PALETTE as _PALETTE
+from ._drawing import axes as _axes
+from ._drawing import tidy
 from ._validation import float_vector, one_of, require
 from .exceptions import InvalidInputError
 
 __all__ = ["plot_network", "plot_flows", "plot_routes", "plot_estimates"]
 
 _STREET = "#c9ccd1"
-_INK = "#22262e"
-# distinct for most readers with a colour vision deficiency (Okabe and Ito)
-_PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _SCALES = ("sqrt", "log", "linear")
 _HALO = "#ffffff"
 
@@ -254,11 +255,7 @@ def plot_estimates(model, ax=None, *, kind="robust", level=0.95):
     ax.set_ylim(-0.6, len(names) - 0.4)
     ax.set_xlabel(f"Weight in utility per unit of the feature, {100 * level:g}% intervals ({kind})"
                   + (",\nlogarithmic away from 0" if wide else ""), fontsize=9, color=_INK)
-    ax.tick_params(axis="both", length=2.5, labelsize=9, colors=_INK)
-    ax.grid(axis="x", color="#e6e8eb", linewidth=0.8, zorder=0)
-    ax.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        ax.spines[side].set_visible(False)
+    tidy(ax, ("top", "right", "left"), grid="x")
     return ax
 
 
@@ -332,13 +329,6 @@ def _one_each(name, values, default):
 
 
 # --- drawing --------------------------------------------------------------------------------------
-
-
-def _axes(ax, size=(9.0, 7.2)):
-    if ax is not None:
-        return ax
-    _, ax = require("matplotlib.pyplot").subplots(figsize=size, layout="constrained")
-    return ax
 
 
 def _draw_lines(ax, segments, **options):
