@@ -9,6 +9,7 @@ from .bayesian import BayesianIRL
 from .cloning import BehaviorCloning
 from .compare import Comparison, ShortestPath, compare_learners
 from .comparisons import Comparisons
+from .dpo import DPO
 from .exceptions import *  # noqa: F403
 from .maxent import MaxEntIRL
 from .mdp import MDP
@@ -45,6 +46,7 @@ __all__ = [
     "ApprenticeshipLearning",
     "BayesianIRL",
     "BehaviorCloning",
+    "DPO",
     "GAIL",
     "MaxEntIRL",
     "MaximumMarginPlanning",

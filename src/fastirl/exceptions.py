@@ -2,7 +2,7 @@
 
 __all__ = [
     "FastIRLError", "InvalidInputError", "InvalidTripError", "UnreachableError",
-    "DivergenceError", "UndecidedError", "MissingExtraError", "NotFittedError",
+    "DivergenceError", "UndecidedError", "MissingExtraError", "NotFittedError", "NoFiniteOptimumError",
     "FastIRLWarning", "ConvergenceWarning", "IdentificationWarning", "DroppedTripsWarning",
 ]
 
@@ -28,6 +28,19 @@ class InvalidTripError(InvalidInputError):
         super().__init__(message)
         self.trip = trip
         self.position = position
+
+
+class NoFiniteOptimumError(InvalidInputError):
+    """A likelihood or loss has no maximum or minimum at finite values, such as strengths of items that win all comparisons.
+
+    Attributes
+    ----------
+    items : tuple of the labels of the first offending group, where it is known
+    """
+
+    def __init__(self, message, *, items=()):
+        super().__init__(message)
+        self.items = tuple(items)
 
 
 class UnreachableError(InvalidInputError):

@@ -1,0 +1,548 @@
+r"""Direct preference optimisation in tables: a policy from comparisons, without a reward model in between.
+
+With H(τ) = Σ_t log π(a_t | s_t) / π_ref(a_t | s_t) along what was compared, h = H(τ¹) − H(τ²), and μ the label
+
+    sigmoid   −μ log σ(βh) − (1 − μ) log σ(−βh) = log(1 + e^{βh}) − μ βh
+    ipo       μ (h − 1/2β)² + (1 − μ)(h + 1/2β)²
+
+(Rafailov et al. 2023, equation 7; Azar et al. 2023, equation 17). Both variants for noisy labels put another number in the
+place of μ, so that all of them are convex in h.
+"""
+
+import warnings
+
+import numpy as np
+from scipy import optimize, sparse
+from scipy.sparse import csgraph, linalg
+
+from ._validation import LabelIndex, one_of, positive_number, shown, whole_number
+from .comparisons import Comparisons
+from .exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumError
+from .learner import Learner
+from .mdp import MDP
+from .process_likelihood import match_steps
+from .tables import Table
+from .trajectories import Trajectories
+
+__all__ = ["DPO"]
+
+LOSSES = ("sigmoid", "ipo")
+SMOOTHINGS = ("conservative", "robust")
+
+_RUNAWAY = 60.0  # βh beyond which no label of any data still pulls back
+_DENSE = 400  # slots up to which the curvature at the end is looked at
+
+
+class DPO(Learner):
+    r"""A policy whose log ratios to a reference explain comparisons (direct preference optimisation, Rafailov et al. 2023).
+
+    .. math:: \min_\pi \sum_n w_n\, \ell(\mu_n, h_n), \qquad
+              h_n = \sum_{t \in \tau^1_n} \log \frac{\pi(a_t | s_t)}{\pi_{ref}(a_t | s_t)}
+                  - \sum_{t \in \tau^2_n} \log \frac{\pi(a_t | s_t)}{\pi_{ref}(a_t | s_t)}
+
+    with :math:`\ell = -\mu \log \sigma(\beta h) - (1 - \mu) \log \sigma(-\beta h)` ("sigmoid") or
+    :math:`\mu (h - 1/2\beta)^2 + (1 - \mu)(h + 1/2\beta)^2` ("ipo"). What is compared are choices in one state (answers to a prompt)
+    or whole trajectories.
+
+    Parameters
+    ----------
+    beta : float above 0, the temperature of the KL term that the loss stands for, in units of the reward
+    reference : any form that :meth:`MDP.policy_vector` takes; None for the uniform policy
+    loss : "sigmoid" or "ipo"
+    label_smoothing : ε in [0, ½), the share of labels believed to be flipped; sigmoid only
+    smoothing : what ε means
+        "conservative" fits labels (1 − ε) μ + ε (1 − μ), so that log ratios stay bounded (cDPO). "robust" fits (μ − ε) / (1 − 2ε), the
+        loss whose mean over flipped labels is the loss of the true ones (Chowdhury, Kini, Natarajan 2024).
+    tol : float, asked of `slope_`
+    max_iter : int, limit of Newton steps
+
+    Attributes
+    ----------
+    implicit_reward_ : (n_pairs,) β log π / π_ref, 0 for choices that were never compared where their state's mass is kept
+    loss_ : float, mean loss of a comparison
+    slope_ : float, the largest derivative of the loss, per weight of the comparisons that it belongs to: in the log ratio of a choice
+        (convex problems), or in the logits of a state
+    newton_decrement_ : float, of the loss sum at the end; nan for trajectories
+    convex_ : bool, True where all comparisons are of two choices in one state: then the answer is the global optimum. Otherwise it is
+        a stationary point that is reached from the reference
+    least_curvature_ : float, smallest eigenvalue of the Hessian in the logits: not below 0 (up to rounding) at a local minimum;
+        nan where it was not computed (convex, or more than 400 logits)
+    component_ : (n_pairs,) int, which choices are linked by comparisons, −1 where never compared; None for trajectories
+    converged_, n_iter_, message_ : of the fit
+
+    Raises
+    ------
+    InvalidInputError : a wrong argument
+
+    Notes
+    -----
+    *Choices.* In β log π / π_ref the sigmoid loss is Bradley-Terry. On infinite data from rewards r the policy is
+    :math:`\pi \propto \pi_{ref} \exp(r / \beta)` among linked choices. The loss depends on log ratios within a component only. How much
+    of a state's mass each component gets is our convention: as much as in the reference. Choices that were never compared keep
+    theirs. Of all minimisers this is the one nearest to the reference in :math:`KL(\pi_{ref} \| \pi)`.
+
+    *Trajectories.* One logit a choice that was compared; choices of a visited state that no compared trajectory takes keep their
+    proportions, states that none visits keep the reference. Not convex in the logits. Under deterministic dynamics at
+    discount 1 its optimum on infinite data is KL-regularised planning; under stochastic dynamics the loss takes luck for choice.
+
+    *No finite optimum.* Where a choice wins all its comparisons (or loses them all) the sigmoid loss falls for ever, and the fit is an
+    error that names choices, not a policy at an arbitrary iteration. With "conservative" smoothing and with "ipo" there always is
+    one. The "robust" loss falls without any bound where labels are more one-sided than ε allows.
+
+    It learns no reward for other states or other dynamics: see the learners of rewards, and
+    ``soft_value_iteration(..., reference_policy=...)`` for the optimum that reinforcement learning with a KL penalty aims at.
+
+    References
+    ----------
+    Rafailov et al. (2023), Direct preference optimization; Azar et al. (2023), A general theoretical paradigm to understand learning from
+    human preferences; Chowdhury, Kini, Natarajan (2024), Provably robust DPO.
+    """
+
+    models = (MDP,)
+
+    def __init__(self, beta=1.0, reference=None, *, loss="sigmoid", label_smoothing=0.0, smoothing="conservative", tol=1e-9,
+                 max_iter=500):
+        self.beta = positive_number("beta", beta)
+        self.reference = reference
+        self.loss = one_of("loss", loss, LOSSES)
+        self.label_smoothing = positive_number("label_smoothing", label_smoothing, strict=False)
+        if self.label_smoothing >= 0.5:
+            raise InvalidInputError(f"`label_smoothing` must lie below 0.5: got {self.label_smoothing:g}; at a half labels say nothing, "
+                                    "and beyond it turn the outcomes round")
+        self.smoothing = one_of("smoothing", smoothing, SMOOTHINGS)
+        if self.loss == "ipo" and self.label_smoothing:
+            raise InvalidInputError(f"`label_smoothing` goes with loss='sigmoid': got {self.label_smoothing:g} with 'ipo', whose optimum is "
+                                    "finite without; leave it out")
+        self.tol = positive_number("tol", tol)
+        self.max_iter = whole_number("max_iter", max_iter, lower=1)
+
+    def __repr__(self):
+        smoothing = f", label_smoothing={self.label_smoothing:g}, smoothing={self.smoothing!r}" if self.label_smoothing else ""
+        return f"DPO(beta={self.beta:g}, loss={self.loss!r}{smoothing})"
+
+    def fit(self, model, choices, comparisons):
+        """Learn from comparisons.
+
+        Parameters
+        ----------
+        model : MDP; of its dynamics only what is possible is used
+        choices : what the labels of the comparisons mean
+            Trajectories, whose ids are the labels; a mapping from label to (state, action), labels of the model; or None where
+            the labels are such tuples themselves.
+        comparisons : Comparisons; ties and soft labels count as labels between 0 and 1
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        NoFiniteOptimumError : the loss has no minimum; it names what wins or loses all comparisons
+        InvalidInputError : a label that means nothing, a choice to which the reference gives 0
+        InvalidTripError : a trajectory that the model cannot make
+
+        Warns
+        -----
+        ConvergenceWarning : `tol` was not met
+        """
+        if not isinstance(model, MDP):
+            raise InvalidInputError(f"`model` must be an MDP: got {type(model).__name__}; routes are compared by learners of rewards")
+        if not isinstance(comparisons, Comparisons):
+            raise InvalidInputError(f"`comparisons` must be Comparisons: got {type(comparisons).__name__}; build them with "
+                                    "Comparisons.from_pairs")
+        reference = model.policy_vector(self.reference)
+        counts = comparisons.pairs()
+        if not len(counts):
+            raise InvalidInputError("comparisons must have some weight: there is none; pass at least one of weight above 0")
+        used, where = np.unique(np.concatenate([counts.first, counts.second]), return_inverse=True)
+        first, second = np.split(where.reshape(-1), 2)
+        items, start = _resolve(model, choices, comparisons.labels[used])
+        _refuse_impossible(model, reference, items, comparisons.labels[used])
+        weight = counts.weight
+        target = self._target(counts.wins_first / weight)
+        self._starts = np.bincount(start, np.bincount(first, weight, used.size) + np.bincount(second, weight, used.size), model.n_states)
+        self.model_, self._cache = model, {}
+        self._table = (comparisons.labels[used], first, second, weight, counts.wins_first / weight, items)
+        single = np.diff(items.indptr) == 1
+        state = model.pair_state[items.indices[items.indptr[:-1]]] if single.all() else None
+        self.convex_ = bool(single.all() and (items.data == 1).all() and (state[first] == state[second]).all())
+        loss = _Loss(self.loss, self.beta, weight, target)
+        solve = self._fit_choices if self.convex_ else self._fit_trajectories
+        log_ratio = solve(model, reference, items, first, second, loss, comparisons.labels[used])
+        with np.errstate(divide="ignore"):
+            self._policy = np.where(reference > 0, reference * np.exp(log_ratio), 0.0)
+        self.implicit_reward_ = self.beta * log_ratio
+        h = items @ log_ratio
+        self._margin = h[first] - h[second]
+        self.loss_ = float(loss.value(self._margin) / weight.sum())
+        self.converged_ = bool(self.slope_ <= self.tol)
+        self.message_ = f"the largest slope left is {self.slope_:.1e} (at most {self.tol:.1e} is converged)"
+        if not self.converged_:
+            warnings.warn(f"the fit did not converge: {self.message_}; raise max_iter or tol", ConvergenceWarning, stacklevel=3)
+        return self
+
+    def _target(self, share):
+        """What stands in the place of the label."""
+        noise = self.label_smoothing
+        if self.smoothing == "robust":
+            return (share - noise) / (1 - 2 * noise)
+        return (1 - noise) * share + noise * (1 - share)
+
+    def summary(self):
+        """Table of the compared pairs: weight, share of the first among the labels, σ(βh) of the fit, and βh.
+
+        Raises
+        ------
+        NotFittedError
+        """
+        self._require_fit()
+        labels, first, second, weight, share, _ = self._table
+        names = [shown(label) if not isinstance(label, str) else label for label in labels.tolist()]
+        margin = self.beta * self._margin
+        return Table({
+            "first": [names[i] for i in first], "second": [names[j] for j in second], "weight": weight, "preferred": share,
+            "fitted": 1 / (1 + np.exp(-np.clip(margin, -700, 700))), "margin": margin,
+        }, title=f"{self!r}, loss {self.loss_:.4f}" + ("" if self.converged_ else ", not converged"),
+            formats={"weight": ".4g", "preferred": ".3f", "fitted": ".3f", "margin": ".3f"})
+
+    # -- choices in one state: convex
+
+    def _fit_choices(self, model, reference, items, first, second, loss, labels):
+        """Newton steps on the log ratios of linked choices; the mass of each component stays."""
+        pairs, of = np.unique(items.indices, return_inverse=True)
+        i, j = of.reshape(-1)[first], of.reshape(-1)[second]
+        apart = i != j
+        loss = loss.part(apart)
+        i, j = i[apart], j[apart]
+        graph = sparse.coo_array((np.ones(i.size), (i, j)), (pairs.size,) * 2)
+        n, component = csgraph.connected_components(graph, directed=False)
+        loss.refuse_no_optimum(i, j, component, n, [labels[k] for k in np.unique(of.reshape(-1), return_index=True)[1]])
+        h, self.slope_, self.newton_decrement_, self.n_iter_ = _newton(loss, i, j, component, pairs.size, self.tol, self.max_iter)
+        self.least_curvature_ = float("nan")
+        self.component_ = np.full(model.n_pairs, -1)
+        self.component_[pairs] = component
+        # π ∝ π_ref e^h in each component, which keeps its mass
+        top = np.full(n, -np.inf)
+        np.maximum.at(top, component, h)
+        mass = np.bincount(component, reference[pairs] * np.exp(h - top[component]), n)
+        kept = np.bincount(component, reference[pairs], n)
+        log_ratio = np.zeros(model.n_pairs)
+        log_ratio[pairs] = h - top[component] + np.log(kept / mass)[component]
+        return log_ratio
+
+    # -- trajectories: a softmax in each state
+
+    def _fit_trajectories(self, model, reference, items, first, second, loss, labels):
+        slots = _Slots(model, reference, items)
+        n = first.size
+        apart = sparse.csr_array((np.concatenate([np.ones(n), -np.ones(n)]), (np.tile(np.arange(n), 2), np.concatenate([first, second]))),
+                                 (n, items.shape[0]))
+        problem = _Softmax(slots, apart @ slots.items, loss)
+        per_slot = np.maximum(problem.weight_of_state()[slots.state], 1e-300)
+        z, self.n_iter_ = problem.solve(self.tol, per_slot, self.max_iter)
+        margin = self.beta * problem.margin(z)
+        if self.loss == "sigmoid" and np.abs(margin).max() > _RUNAWAY / 4:
+            # at a finite optimum a label that is met to 1e-6 has another that pulls the other way
+            at = int(np.argmax(np.abs(margin)))
+            sure = loss.target[at] >= 1 if margin[at] > 0 else loss.target[at] <= 0
+            if sure:
+                a, b = (first, second) if margin[at] > 0 else (second, first)
+                raise NoFiniteOptimumError(
+                    f"the loss must have a minimum: it falls for ever as the log ratios of {shown(labels[a[at]])} and {shown(labels[b[at]])} "
+                    "part, since no label speaks for the second; pass label_smoothing=0.1 with smoothing='conservative', loss='ipo', or "
+                    "gather more comparisons", items=(labels[a[at]],))
+        self.slope_ = float(np.max(np.abs(problem.gradient(z)) / per_slot, initial=0.0))
+        self.newton_decrement_, self.component_ = float("nan"), None
+        self.least_curvature_ = float("nan")
+        if slots.size <= _DENSE:
+            self.least_curvature_ = float(np.linalg.eigvalsh(problem.hessian(z) / loss.weight.sum()).min(initial=0.0))
+        return slots.spread(z - slots.log_mass(z))
+
+
+# -- what is compared
+
+
+def _resolve(model, choices, labels):
+    """(items × pairs counts, (n_items,) first states) of what the labels mean."""
+    if isinstance(choices, Trajectories):
+        where = LabelIndex(choices.ids, "trajectory").find(labels)
+        if (where < 0).any():
+            bad = labels[int(np.argmax(where < 0))]
+            raise InvalidInputError(f"each compared label must be the id of a trajectory: {shown(bad)} is none; see trajectories.ids")
+        steps = match_steps(model, choices[where])
+        if steps.pair.size == 0:
+            raise InvalidInputError(f"compared trajectories must choose something: none of the {len(steps)} has a step; pass actions")
+        items = sparse.coo_array((np.ones(steps.pair.size), (steps.trip, steps.pair)), (labels.size, model.n_pairs)).tocsr()
+        return items, steps.start
+    if choices is None:
+        named = labels.tolist()
+        way_out = "pass trajectories, or a mapping from label to (state, action)"
+    elif hasattr(choices, "keys") and hasattr(choices, "__getitem__"):
+        missing = next((label for label in labels.tolist() if label not in choices.keys()), None)
+        if missing is not None:
+            raise InvalidInputError(f"`choices` must hold every compared label: {shown(missing)} is absent; add it")
+        named, way_out = [choices[label] for label in labels.tolist()], "mend the mapping"
+    else:
+        raise InvalidInputError(f"`choices` must be Trajectories, a mapping from label to (state, action), or None: got "
+                                f"{type(choices).__name__}; see DPO.fit")
+    for label, choice in zip(labels.tolist(), named):
+        if not isinstance(choice, (tuple, list, np.ndarray)) or len(choice) != 2:
+            raise InvalidInputError(f"each compared label must mean a (state, action): {shown(label)} is "
+                                    f"{'none' if choices is None else shown(choice)}; {way_out}")
+    state = model.state_index([choice[0] for choice in named])
+    pair = model.pair_index(state, model.action_index([choice[1] for choice in named]))
+    n = labels.size
+    return sparse.csr_array((np.ones(n), pair.astype(np.int32), np.arange(n + 1)), (n, model.n_pairs)), state
+
+
+def _refuse_impossible(model, reference, items, labels):
+    bad = reference[items.indices] <= 0
+    if bad.any():
+        entry = int(np.argmax(bad))
+        item = int(np.searchsorted(items.indptr, entry, side="right")) - 1
+        raise InvalidInputError(f"the reference must give every compared choice a chance: {model._pair(items.indices[entry])} of "
+                                f"{shown(labels[item])} has probability 0; pass a reference that is positive there")
+
+
+# -- losses
+
+
+class _Loss:
+    """Σ n ℓ(h) of margins h = H_i − H_j, convex for every target: log(1 + e^{βh}) − target · βh, or (h − t)²."""
+
+    def __init__(self, kind, beta, weight, target):
+        self.kind, self.beta, self.weight, self.target = kind, beta, weight, target
+        self.goal = (2 * target - 1) / (2 * beta)
+
+    def part(self, keep):
+        return _Loss(self.kind, self.beta, self.weight[keep], self.target[keep])
+
+    def value(self, h):
+        if self.kind == "ipo":
+            return float(self.weight @ ((h - self.goal) ** 2 + 0.25 / self.beta**2 - self.goal**2))
+        m = self.beta * h
+        return float(self.weight @ (np.logaddexp(0.0, m) - self.target * m))
+
+    def slope(self, h):
+        if self.kind == "ipo":
+            return 2 * self.weight * (h - self.goal)
+        return self.weight * self.beta * (_sigmoid(self.beta * h) - self.target)
+
+    def curvature(self, h):
+        if self.kind == "ipo":
+            return 2 * self.weight
+        p = _sigmoid(self.beta * h)
+        return self.weight * self.beta**2 * p * _sigmoid(-self.beta * h)
+
+    def refuse_no_optimum(self, i, j, component, n_components, names):
+        """Every set of choices must lose something to the rest of its component, in labels as the loss sees them."""
+        if self.kind == "ipo" or not i.size:
+            return
+        lost = self._never_losing(i, j, component, n_components)
+        if lost is not None:
+            inside, more = lost
+            some = ", ".join(shown(names[k]) for k in inside[:3]) + (", …" if len(inside) > 3 else "")
+            one = len(inside) == 1
+            raise NoFiniteOptimumError(
+                f"the loss must have a minimum: {some} {'loses' if one else 'lose'} {more} to the other choices that "
+                f"{'it is' if one else 'they are'} compared with, so that a larger log ratio always fits better; pass "
+                "label_smoothing=0.1 with smoothing='conservative', loss='ipo', or gather more comparisons",
+                items=tuple(names[k] for k in inside))
+
+    def _never_losing(self, i, j, component, n_components):
+        gain, loss = self.weight * self.target, self.weight * (1 - self.target)
+        size = component.size
+        if gain.min() >= 0 and loss.min() >= 0:
+            # an edge from each choice to those it lost to: then all of a component reach each other
+            tail, head = np.concatenate([j[gain > 0], i[loss > 0]]), np.concatenate([i[gain > 0], j[loss > 0]])
+            n, strong = csgraph.connected_components(
+                sparse.coo_array((np.ones(tail.size), (tail, head)), (size, size)), connection="strong")
+            if n == n_components:
+                return None
+            leaves = np.ones(n, bool)
+            leaves[strong[tail[strong[tail] != strong[head]]]] = False
+            split = np.bincount(component[np.unique(strong, return_index=True)[1]], minlength=n_components) > 1
+            first = next(k for k in range(n) if leaves[k] and split[component[np.argmax(strong == k)]])
+            return np.flatnonzero(strong == first), "nothing"
+        # some labels are beyond 0 or 1: the smallest Σ n max(d_i − d_j, 0) − n target (d_i − d_j) over 0 ≤ d ≤ 1 is taken by a set
+        m = i.size
+        apart = sparse.csr_array((np.tile([1.0, -1.0], m), np.column_stack([i, j]).reshape(-1), 2 * np.arange(m + 1)), (m, size))
+        cost = np.concatenate([-(apart.T @ gain), self.weight])
+        found = optimize.linprog(cost, A_ub=sparse.hstack([apart, -sparse.eye_array(m)]).tocsr(), b_ub=np.zeros(m),
+                                 bounds=[(0, 1)] * size + [(0, None)] * m, method="highs")
+        if found.fun < -1e-9 * self.weight.sum():
+            return np.flatnonzero(found.x[:size] > 0.5), "less than nothing, once label_smoothing is taken off,"
+        return None
+
+
+def _sigmoid(x):
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, e) / (1.0 + e)
+
+
+def _newton(loss, i, j, component, size, tol, max_iter):
+    """(h, slope, decrement, steps): the minimum of a convex function of differences, the first of each component at 0."""
+    free = np.ones(size, bool)
+    free[np.unique(component, return_index=True)[1]] = False
+    place = np.flatnonzero(free)
+    m = i.size
+    apart = sparse.csr_array((np.tile([1.0, -1.0], m), np.column_stack([i, j]).reshape(-1), 2 * np.arange(m + 1)), (m, size))
+    weight = np.maximum(np.bincount(i, loss.weight, size) + np.bincount(j, loss.weight, size), 1e-300) * max(loss.beta, 1 / loss.beta
+                                                                                       if loss.kind == "ipo" else 0.0)
+    h, value, decrement = np.zeros(size), loss.value(np.zeros(m)), float("nan")
+    for step in range(max_iter + 1):
+        margin = h[i] - h[j]
+        slope = apart.T @ loss.slope(margin)
+        worst = float(np.max(np.abs(slope) / weight, initial=0.0))
+        if not place.size:
+            return h, worst, 0.0, step
+        hessian = (apart.T @ (apart * loss.curvature(margin)[:, None]))[place][:, place].tocsc()
+        move = np.zeros(size)
+        move[place] = linalg.splu(hessian).solve(-slope[place])
+        decrement = float(np.sqrt(max(-(slope @ move), 0.0)))
+        # the last step is taken too: it squares the error
+        if step == max_iter or worst <= tol * 1e-3 or worst <= tol and decrement <= 1e-10:
+            break
+        length, along = 1.0, move[i] - move[j]
+        while length > 1e-12:
+            there = loss.value(margin + length * along)
+            if there <= value + 0.25 * length * float(slope @ move) + 1e-15 * abs(value):
+                break
+            length *= 0.5
+        else:
+            break
+        h, value = h + length * move, there
+        if loss.kind == "sigmoid" and loss.beta * np.abs(h[i] - h[j]).max() > _RUNAWAY:
+            at = int(np.argmax(np.abs(h[i] - h[j])))
+            raise NoFiniteOptimumError(
+                f"the loss must have a minimum: a margin has grown to {loss.beta * abs(h[i[at]] - h[j[at]]):.0f} and the loss still falls; pass "
+                "label_smoothing=0.1 with smoothing='conservative', loss='ipo', or gather more comparisons")
+    return h, worst, decrement, step
+
+
+class _Slots:
+    """One slot for each compared choice, and one for all other choices of its state."""
+
+    def __init__(self, model, reference, items):
+        self.model, self.reference = model, reference
+        pairs = np.unique(items.indices)
+        states = np.unique(model.pair_state[pairs])
+        own = np.zeros(model.n_pairs, bool)
+        own[pairs] = True
+        rest = np.bincount(model.pair_state, np.where(own, 0.0, reference), model.n_states)[states]
+        number = np.full(model.n_states, -1)
+        number[states] = np.arange(states.size)
+        others = states[rest > 0]
+        self.n_states = states.size
+        self.state = np.concatenate([number[model.pair_state[pairs]], number[others]])
+        self.mass = np.concatenate([reference[pairs], rest[rest > 0]])
+        self.size = self.state.size
+        # where nothing was left over the masses sum to 1 up to rounding: make it exact
+        self.mass = self.mass / np.bincount(self.state, self.mass, self.n_states)[self.state]
+        self.of_pair = np.full(model.n_pairs, -1)
+        self.of_pair[pairs] = np.arange(pairs.size)
+        slot_of_rest = np.full(model.n_states, -1)
+        slot_of_rest[others] = pairs.size + np.arange(others.size)
+        loose = (self.of_pair < 0) & (number[model.pair_state] >= 0)
+        self.of_pair[loose] = slot_of_rest[model.pair_state[loose]]
+        self.items = sparse.csr_array((items.data, self.of_pair[items.indices], items.indptr), (items.shape[0], self.size))
+
+    def log_mass(self, z):
+        """(size,) log Σ π_ref e^z of each slot's state."""
+        top = np.full(self.n_states, -np.inf)
+        np.maximum.at(top, self.state, z)
+        total = np.bincount(self.state, self.mass * np.exp(z - top[self.state]), self.n_states)
+        return (top + np.log(total))[self.state]
+
+    def sums(self, values):
+        """(size,) sum over the slots of each slot's state."""
+        return np.bincount(self.state, values, self.n_states)[self.state]
+
+    def spread(self, log_ratio):
+        """(n_pairs,) log ratios, 0 in states that were never visited."""
+        found = np.zeros(self.model.n_pairs)
+        known = self.of_pair >= 0
+        found[known] = log_ratio[self.of_pair[known]]
+        return found
+
+
+class _Softmax:
+    """The loss in logits z relative to the reference: log π / π_ref = z − log Σ π_ref e^z."""
+
+    def __init__(self, slots, apart, loss):
+        self.slots, self.apart, self.loss = slots, sparse.csr_array(apart), loss
+
+    def weight_of_state(self):
+        touched = abs(self.apart).T @ self.loss.weight
+        return np.bincount(self.slots.state, touched, self.slots.n_states)
+
+    def margin(self, z):
+        return self.apart @ (z - self.slots.log_mass(z))
+
+    def value(self, z):
+        return self.loss.value(self.margin(z))
+
+    def gradient(self, z):
+        log = z - self.slots.log_mass(z)
+        chance = self.slots.mass * np.exp(log)
+        pull = self.apart.T @ self.loss.slope(self.apart @ log)
+        return pull - chance * self.slots.sums(pull)
+
+    def hessian_times(self, z, v):
+        slots = self.slots
+        log = z - slots.log_mass(z)
+        chance = slots.mass * np.exp(log)
+        margin = self.apart @ log
+        mean = slots.sums(chance * v)
+        pull = self.apart.T @ self.loss.slope(margin)
+        bend = self.apart.T @ (self.loss.curvature(margin) * (self.apart @ (v - mean)))
+        return bend - chance * slots.sums(bend) - slots.sums(pull) * chance * (v - mean)
+
+    def hessian(self, z):
+        slots = self.slots
+        log = z - slots.log_mass(z)
+        chance = slots.mass * np.exp(log)
+        margin = self.apart @ log
+        # J = I − 1 π' in each state
+        same = slots.state[:, None] == slots.state[None, :]
+        jacobian = np.eye(slots.size) - same * chance[None, :]
+        rows = self.apart @ jacobian
+        pull = slots.sums(self.apart.T @ self.loss.slope(margin))
+        spread = np.diag(chance) - same * np.outer(chance, chance)
+        return rows.T @ (self.loss.curvature(margin)[:, None] * rows) - pull[:, None] * spread
+
+    def solve(self, tol, per_slot, max_iter):
+        """(z, steps): Newton steps from the reference, along |eigenvalues| where the loss is not convex."""
+        z, n_iter = np.zeros(self.slots.size), 0
+        if self.slots.size > _DENSE:
+            found = optimize.minimize(self.value, z, jac=self.gradient, hessp=self.hessian_times, method="trust-ncg",
+                                      options={"gtol": 1e-7 * float(np.median(per_slot)), "maxiter": max_iter})
+            z, n_iter = found.x, int(found.nit)
+        value = self.value(z)
+        while True:
+            slope = self.gradient(z)
+            if np.max(np.abs(slope) / per_slot, initial=0.0) <= 1e-3 * tol or n_iter >= max_iter:
+                return z, n_iter
+            move = self._step(z, slope)
+            length, fall = 1.0, float(slope @ move)
+            while length > 1e-10:
+                there = self.value(z + length * move)
+                if there <= value + 0.1 * length * fall + 1e-15 * abs(value):
+                    break
+                length *= 0.5
+            else:
+                return z, n_iter
+            steeper = np.abs(self.gradient(z + length * move)).max() >= np.abs(slope).max()
+            if there >= value - 1e-14 * abs(value) and steeper:  # rounding is all that moves
+                return z, n_iter
+            z, value, n_iter = z + length * move, there, n_iter + 1
+
+    def _step(self, z, slope):
+        if self.slots.size <= _DENSE:
+            values, vectors = np.linalg.eigh(self.hessian(z))
+            values = np.abs(values)
+            kept = values > 1e-11 * max(values.max(), 1e-300)
+            return -(vectors[:, kept] / values[kept]) @ (vectors[:, kept].T @ slope)
+        operator = linalg.LinearOperator((z.size, z.size), matvec=lambda v: self.hessian_times(z, v))
+        move = linalg.minres(operator, -slope, rtol=1e-8)[0]
+        return move if slope @ move < 0 else -slope / max(float(np.abs(slope).max()), 1e-300)

@@ -1,0 +1,387 @@
+"""Direct preference optimisation against closed forms, enumeration, an independent minimiser, and planning with a KL penalty."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+import fastirl as fi
+from fastirl.exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumError, NotFittedError
+
+
+def sigmoid(x):
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def logit(p):
+    return np.log(p) - np.log1p(-p)
+
+
+def bandit(n_prompts, n_answers):
+    """Prompts, each with its answers; every answer ends the process."""
+    tensor = np.zeros((n_prompts + 1, n_answers, n_prompts + 1))
+    tensor[:, :, -1] = 1.0
+    return fi.MDP(tensor, 1.0, terminal=[n_prompts])
+
+
+def tree(depth=2):
+    """A binary tree: state n leads to 2n + 1 and 2n + 2; leaves are terminal."""
+    n = 2 ** (depth + 1) - 1
+    tensor = np.zeros((n, 2, n))
+    for s in range(n // 2):
+        for a in range(2):
+            tensor[s, a, 2 * s + 1 + a] = 1.0
+    return fi.MDP(tensor, 1.0, terminal=np.arange(n // 2, n))
+
+
+def tree_trajectories(depth):
+    states, actions = [], []
+    for path in itertools.product(range(2), repeat=depth):
+        here = [0]
+        for a in path:
+            here.append(2 * here[-1] + 1 + a)
+        states.append(here)
+        actions.append(list(path))
+    return fi.Trajectories.from_sequences(states, actions)
+
+
+def infinite(labels, reward, rng):
+    """All pairs of the labels with the outcome's expectation as a soft label, in uneven numbers."""
+    pairs = list(itertools.combinations(range(len(labels)), 2))
+    return ([labels[i] for i, _ in pairs], [labels[j] for _, j in pairs],
+            [sigmoid(reward[i] - reward[j]) for i, j in pairs], rng.uniform(1, 50, len(pairs)))
+
+
+def joined(*parts):
+    return fi.Comparisons.from_pairs(*(sum((list(part[k]) for part in parts), []) for k in range(3)),
+                                     weight=np.concatenate([part[3] for part in parts]))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.7, 4.0])
+def test_infinite_bradley_terry_data_give_the_tilted_reference_within_components(beta, rng):
+    mdp, reward = bandit(2, 6), rng.normal(size=(2, 6))
+    reference = rng.dirichlet(np.full(6, 2.0), 3)
+    # prompt 0: {0, 1, 2} and {3, 4} are linked, 5 is never compared; prompt 1: all
+    groups = [[(0, 0), (0, 1), (0, 2)], [(0, 3), (0, 4)], [(1, a) for a in range(6)]]
+    c = joined(*(infinite(group, [reward[at] for at in group], rng) for group in groups))
+    model = fi.DPO(beta, reference).fit(mdp, None, c)
+    assert model.convex_ and model.converged_ and model.newton_decrement_ < 1e-8
+    policy = model.policy().reshape(2, 6)
+    for group in groups:
+        at = tuple(np.array(group).T)
+        tilted = reference[at] * np.exp(reward[at] / beta)
+        np.testing.assert_allclose(policy[at], reference[at].sum() * tilted / tilted.sum(), rtol=1e-9)
+    assert policy[0, 5] == reference[0, 5]
+    np.testing.assert_allclose(policy.sum(axis=1), 1, rtol=1e-12)
+    component = model.component_.reshape(2, 6)
+    assert component[0, 5] == -1 and len(set(component[0, :3])) == 1 and component[0, 0] != component[0, 3]
+    np.testing.assert_allclose(model.implicit_reward_, beta * np.log(model.policy() / reference[:2].ravel()), atol=1e-9)
+
+
+def test_on_infinite_data_it_is_a_reward_model_and_planning_with_a_kl_penalty(rng):
+    # the optimum that PPO with a KL penalty aims at, in the bandit case
+    mdp, reward, beta = bandit(4, 5), rng.normal(size=(4, 5)), 0.6
+    reference = rng.dirichlet(np.ones(5), 5)
+    c = joined(*(infinite([(s, a) for a in range(5)], reward[s], rng) for s in range(4)))
+    planned = fi.soft_value_iteration(mdp, reward.ravel(), temperature=beta, reference_policy=reference).policy
+    np.testing.assert_allclose(fi.DPO(beta, reference).fit(mdp, None, c).policy(), planned, rtol=1e-8, atol=1e-13)
+
+
+def test_regularised_planning_is_the_optimum_of_reward_less_kl(rng):
+    mdp, reward, beta = bandit(1, 4), rng.normal(size=4), 0.5
+    reference = np.tile(rng.dirichlet(np.ones(4)), (2, 1))
+    planned = fi.soft_value_iteration(mdp, reward, temperature=beta, reference_policy=reference)
+
+    def gain(policy):
+        return policy @ reward - beta * policy @ np.log(policy / reference[0])
+
+    assert gain(planned.policy) == pytest.approx(planned.value[0], abs=1e-10)
+    assert all(gain(rng.dirichlet(np.ones(4))) < gain(planned.policy) for _ in range(200))
+
+
+def test_trajectories_of_a_deterministic_process_give_planning_with_a_kl_penalty(rng):
+    mdp, trips, beta = tree(3), tree_trajectories(3), 0.5
+    reward = rng.normal(size=mdp.n_pairs)
+    reference = np.column_stack([share := rng.uniform(0.2, 0.8, mdp.n_states), 1 - share])
+    returns = [reward[mdp.pair_index(t.states[:-1], t.actions)].sum() for t in trips]
+    c = joined(infinite(list(range(8)), returns, rng))
+    model = fi.DPO(beta, reference).fit(mdp, trips, c)
+    planned = fi.soft_value_iteration(mdp, reward, temperature=beta, reference_policy=reference).policy
+    np.testing.assert_allclose(model.policy(), planned, rtol=1e-6)
+    assert not model.convex_ and model.converged_ and model.least_curvature_ > -1e-9 and model.component_ is None
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 1.0])
+@pytest.mark.parametrize("noise", [0.05, 0.3])
+def test_the_conservative_margin_has_its_closed_form_also_on_one_sided_labels(share, noise):
+    c = fi.Comparisons.from_pairs([(0, 0)], [(0, 2)], share, weight=[7.0])
+    model = fi.DPO(0.4, label_smoothing=noise).fit(bandit(1, 3), None, c)
+    ratio = model.implicit_reward_ / 0.4
+    assert ratio[0] - ratio[2] == pytest.approx(logit((1 - noise) * share + noise * (1 - share)) / 0.4, rel=1e-8, abs=1e-9)
+    if share == 1.0:
+        assert ratio[0] - ratio[2] == pytest.approx(logit(1 - noise) / 0.4, rel=1e-8)
+
+
+def test_the_robust_loss_undoes_flipped_labels(rng):
+    # labels of a true Bradley-Terry model, a share of which is flipped
+    mdp, reward, noise, beta = bandit(1, 4), np.array([0.5, 0.0, -0.4, 0.2]), 0.2, 0.8
+    first, second, share, weight = infinite([(0, a) for a in range(4)], reward, rng)
+    flipped = [(1 - noise) * p + noise * (1 - p) for p in share]
+    noisy = fi.Comparisons.from_pairs(first, second, flipped, weight=weight)
+    clean = fi.Comparisons.from_pairs(first, second, share, weight=weight)
+    robust = fi.DPO(beta, label_smoothing=noise, smoothing="robust").fit(mdp, None, noisy)
+    np.testing.assert_allclose(robust.policy(), fi.DPO(beta).fit(mdp, None, clean).policy(), rtol=1e-8)
+    # its value is the mean of the loss of the paper over the labels
+    margin = np.subtract.outer(*[robust.implicit_reward_] * 2)[np.triu_indices(4, 1)]
+
+    def paper(m):
+        return ((1 - noise) * -np.log(sigmoid(m)) + noise * np.log(sigmoid(-m))) / (1 - 2 * noise)
+
+    p = np.array(flipped)
+    assert robust.loss_ == pytest.approx(np.average(p * paper(margin) + (1 - p) * paper(-margin), weights=weight), rel=1e-9)
+
+
+def test_one_sided_labels_have_no_finite_optimum_where_the_loss_says_so():
+    mdp, c = bandit(1, 3), fi.Comparisons.from_winners([(0, 0)], [(0, 1)])
+    for model in (fi.DPO(), fi.DPO(label_smoothing=0.1, smoothing="robust")):
+        with pytest.raises(NoFiniteOptimumError, match=r"\(0, 0\) loses .*; pass label_smoothing=0.1") as caught:
+            model.fit(mdp, None, c)
+        assert caught.value.items == ((0, 0),)
+        with pytest.raises(NotFittedError):
+            model.policy()
+    assert fi.DPO(loss="ipo").fit(mdp, None, c).converged_
+
+
+def test_a_group_that_never_loses_is_named():
+    f, s = [(0, 0), (0, 1), (0, 0), (0, 2), (0, 3)], [(0, 1), (0, 0), (0, 2), (0, 3), (0, 2)]
+    with pytest.raises(NoFiniteOptimumError, match=r"\(0, 0\), \(0, 1\) lose nothing") as caught:
+        fi.DPO().fit(bandit(1, 5), None, fi.Comparisons.from_winners(f, s))
+    assert caught.value.items == ((0, 0), (0, 1))
+
+
+def test_the_robust_loss_is_refused_exactly_where_a_set_of_choices_loses_nothing(rng):
+    # every set listed: its debiased losses to the rest must be above 0
+    mdp, refused = bandit(1, 4), 0
+    for _ in range(40):
+        pairs = list(itertools.combinations(range(4), 2))
+        wins, noise = rng.integers(0, 4, (2, len(pairs))) + np.array([[0], [1]]), 0.2
+        share = wins[0] / wins.sum(axis=0)
+        target = (share - noise) / (1 - 2 * noise)
+        least = min(sum(n * ((1 - t) * (i in chosen and j not in chosen) + t * (j in chosen and i not in chosen))
+                        for (i, j), n, t in zip(pairs, wins.sum(axis=0), target))
+                    for size in (1, 2, 3) for chosen in itertools.combinations(range(4), size))
+        if abs(least) < 1e-6:
+            continue
+        c = fi.Comparisons.from_pairs([(0, i) for i, _ in pairs], [(0, j) for _, j in pairs], share, weight=wins.sum(axis=0))
+        model = fi.DPO(label_smoothing=noise, smoothing="robust")
+        if least < 0:
+            refused += 1
+            with pytest.raises(NoFiniteOptimumError):
+                model.fit(mdp, None, c)
+        else:
+            assert model.fit(mdp, None, c).converged_
+    assert 5 < refused < 35
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_the_ipo_margin_has_its_closed_form(share):
+    c = fi.Comparisons.from_pairs([(0, 0)], [(0, 1)], share)
+    model = fi.DPO(0.25, loss="ipo").fit(bandit(1, 3), None, c)
+    ratio = model.implicit_reward_ / 0.25
+    assert ratio[0] - ratio[1] == pytest.approx((share - 0.5) / 0.25, rel=1e-10)
+    h, tau = ratio[0] - ratio[1], 0.25
+    assert model.loss_ == pytest.approx(share * (h - 0.5 / tau) ** 2 + (1 - share) * (h + 0.5 / tau) ** 2, rel=1e-10)
+
+
+def test_ipo_on_pairs_from_a_behaviour_policy_tilts_by_the_chance_to_beat_it(rng):
+    # Azar et al. 2023, equation 10: π ∝ π_ref exp(p(y ≻ μ) / τ), for preferences of any kind
+    n, tau = 5, 0.3
+    behaviour, reference = rng.dirichlet(np.ones(n)), np.tile(rng.dirichlet(np.ones(n)), (2, 1))
+    prefers = rng.uniform(0, 1, (n, n))
+    prefers = np.triu(prefers, 1) + np.tril(1 - prefers.T, -1) + 0.5 * np.eye(n)
+    pairs = list(itertools.combinations(range(n), 2))
+    c = fi.Comparisons.from_pairs([(0, i) for i, _ in pairs], [(0, j) for _, j in pairs], [prefers[i, j] for i, j in pairs],
+                                  weight=[behaviour[i] * behaviour[j] for i, j in pairs])
+    tilted = reference[0] * np.exp(prefers @ behaviour / tau)
+    np.testing.assert_allclose(fi.DPO(tau, reference, loss="ipo").fit(bandit(1, n), None, c).policy(), tilted / tilted.sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"loss": "ipo"}])
+def test_ties_are_two_halves_copies_are_weight_and_the_order_of_naming_means_nothing(options, rng):
+    mdp = bandit(1, 4)
+    f, s = rng.integers(0, 4, 60), rng.integers(1, 4, 60)
+    s = (f + s) % 4
+    mu = rng.choice([0.0, 0.5, 1.0], 60)
+    label = {a: (0, a) for a in range(4)}
+
+    def policy(*data, **more):
+        return fi.DPO(0.5, **options).fit(mdp, label, fi.Comparisons.from_pairs(*data, **more)).policy()
+
+    plain = policy(f, s, mu)
+    halves = policy(np.r_[f, f], np.r_[s, s], np.r_[np.ceil(mu), np.floor(mu)], weight=np.full(120, 0.5))
+    np.testing.assert_allclose(plain, halves, rtol=1e-9)
+    np.testing.assert_allclose(plain, policy(np.r_[f, f], np.r_[s, s], np.r_[mu, mu]), rtol=1e-9)
+    np.testing.assert_allclose(plain, policy(s, f, 1 - mu), rtol=1e-9)
+    # all outcomes turned round: log ratios change sign, up to the constant that normalises
+    turned = np.log(policy(f, s, 1 - mu)) + np.log(plain)
+    np.testing.assert_allclose(turned, turned[0], atol=1e-8)
+
+
+def test_of_all_minimisers_it_is_the_nearest_to_the_reference(rng):
+    mdp, reference = bandit(1, 5), np.tile(rng.dirichlet(np.full(5, 3.0)), (2, 1))
+    c = joined(infinite([(0, 0), (0, 1)], [1.0, 0.0], rng), infinite([(0, 2), (0, 3)], [0.0, 2.0], rng))
+    model = fi.DPO(0.5, reference).fit(mdp, None, c)
+    policy = model.policy()
+
+    def away(p):
+        return reference[0] @ np.log(reference[0] / p)
+
+    for _ in range(50):
+        # another share of the mass for each component: the same loss, farther away
+        other = policy * np.exp(rng.normal(size=3))[[0, 0, 1, 1, 2]]
+        other /= other.sum()
+        assert np.log(other[0] / other[1]) == pytest.approx(np.log(policy[0] / policy[1]))
+        assert away(other) > away(policy)
+
+
+def plain_loss(kind, beta, mdp, reference, visits, first, second, mu, weight):
+    """The mean loss as a function of free logits for every pair, from its definition."""
+    def loss(z):
+        top = np.full(mdp.n_states, -np.inf)
+        np.maximum.at(top, mdp.pair_state, z)
+        mass = np.bincount(mdp.pair_state, np.exp(z - top[mdp.pair_state]), mdp.n_states)
+        ratio = z - (top[mdp.pair_state] + np.log(mass[mdp.pair_state])) - np.log(reference)
+        h = (visits[first] - visits[second]) @ ratio
+        if kind == "ipo":
+            each = mu * (h - 0.5 / beta) ** 2 + (1 - mu) * (h + 0.5 / beta) ** 2
+        else:
+            each = -mu * np.log(sigmoid(beta * h)) - (1 - mu) * np.log(sigmoid(-beta * h))
+        return np.average(each, weights=weight)
+    return loss
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "ipo"])
+def test_trajectories_under_chance_reach_what_an_independent_minimiser_reaches(kind, rng):
+    tensor = rng.dirichlet(np.ones(5), (5, 3))
+    mdp = fi.MDP(tensor, 0.9)
+    reference = rng.dirichlet(np.full(3, 3.0), 5)
+    trips = fi.sample_trajectories(mdp, None, 30, rng, horizon=4, initial_distribution=np.eye(5)[0])
+    visits = np.zeros((30, mdp.n_pairs))
+    for n, t in enumerate(trips):
+        np.add.at(visits[n], mdp.pair_index(t.states[:-1], t.actions), 1.0)
+    first, second = rng.integers(0, 15, 80), rng.integers(15, 30, 80)
+    mu, weight = rng.uniform(0.1, 0.9, 80), rng.uniform(0.5, 2, 80)
+    c = fi.Comparisons.from_pairs(first, second, mu, weight=weight)
+    model = fi.DPO(0.5, reference, loss=kind).fit(mdp, trips, c)
+    loss = plain_loss(kind, 0.5, mdp, reference.ravel(), visits, first, second, mu, weight)
+    start = np.log(reference.ravel())
+    found = optimize.minimize(loss, start, method="BFGS", options={"gtol": 1e-7})
+    assert model.loss_ == pytest.approx(loss(np.log(model.policy())), rel=1e-10)
+    assert model.loss_ <= found.fun + 1e-8 and model.loss_ < loss(start) - 1e-3
+    slope = optimize.approx_fprime(np.log(model.policy()), loss, 1e-6)
+    assert np.abs(slope).max() < 1e-5
+    assert model.converged_ and model.least_curvature_ > -1e-9
+
+
+def test_states_that_none_visits_and_choices_that_none_takes_keep_the_reference(rng):
+    tensor = np.zeros((4, 4, 4))
+    tensor[:, :, 3] = 1.0
+    tensor[0, :, 3], tensor[0, 0, 1], tensor[0, 1, 2] = [0, 0, 1, 1], 1.0, 1.0
+    mdp = fi.MDP(tensor, 1.0, terminal=[3])
+    reference = rng.dirichlet(np.ones(4), 4)
+    trips = fi.Trajectories.from_sequences([[0, 1, 3], [0, 1, 3]], [[0, 2], [0, 1]], ids=["left", "right"])
+    model = fi.DPO(1.0, reference, loss="ipo").fit(mdp, trips, fi.Comparisons.from_winners(["left"], ["right"]))
+    policy = model.policy().reshape(3, 4)
+    np.testing.assert_array_equal(policy[2], reference[2])
+    np.testing.assert_allclose(policy[0], reference[0], rtol=1e-12)  # both take the same choice there
+    assert policy[1, 0] / policy[1, 3] == pytest.approx(reference[1, 0] / reference[1, 3])
+    assert np.log(policy[1, 2] / reference[1, 2]) - np.log(policy[1, 1] / reference[1, 1]) == pytest.approx(0.5)
+
+
+def test_choices_written_as_trajectories_of_one_step_are_the_same(rng):
+    mdp, reward = bandit(2, 3), rng.normal(size=(2, 3))
+    named = {s * 3 + a: (s, a) for s in range(2) for a in range(3)}
+    trips = fi.Trajectories.from_sequences([[s] for s, _ in named.values()], [[a] for _, a in named.values()], ids=list(named))
+    c = joined(*(infinite([s * 3 + a for a in range(3)], reward[s], rng) for s in range(2)))
+    a, b = fi.DPO(0.5).fit(mdp, named, c), fi.DPO(0.5).fit(mdp, trips, c)
+    assert a.convex_ and b.convex_
+    np.testing.assert_array_equal(a.policy(), b.policy())
+
+
+def test_a_choice_in_one_state_may_be_compared_with_one_in_another(rng):
+    mdp = bandit(2, 3)
+    c = fi.Comparisons.from_pairs([(0, 0), (0, 1)], [(1, 0), (1, 2)], [0.7, 0.4])
+    model = fi.DPO(0.5).fit(mdp, None, c)
+    assert not model.convex_ and model.converged_
+    table = model.summary()
+    np.testing.assert_allclose(table["fitted"], [0.7, 0.4], atol=1e-7)
+
+
+def test_many_logits_are_solved_without_their_hessian(rng):
+    mdp, trips = tree(9), tree_trajectories(9)
+    first, second = rng.integers(0, 256, 600), rng.integers(256, 512, 600)
+    c = fi.Comparisons.from_pairs(first, second, rng.choice([0.0, 1.0], 600))
+    model = fi.DPO(1.0, label_smoothing=0.1, tol=1e-7).fit(mdp, trips, c)
+    assert model.converged_ and np.isnan(model.least_curvature_)
+    assert model.loss_ < np.log(2)
+
+
+def test_trajectories_with_one_sided_labels_have_no_finite_optimum():
+    trips = fi.Trajectories.from_sequences([[0, 1, 3], [0, 1, 4]], [[0, 0], [0, 1]], ids=["a", "b"])
+    c = fi.Comparisons.from_winners(["a", "a"], ["b", "b"])
+    with pytest.raises(NoFiniteOptimumError, match="'a' and 'b' part"):
+        fi.DPO().fit(tree(2), trips, c)
+    model = fi.DPO(0.5, label_smoothing=0.1).fit(tree(2), trips, c)
+    assert model.implicit_reward_[2] - model.implicit_reward_[3] == pytest.approx(logit(0.9), rel=1e-7)
+
+
+def test_stopping_early_is_said(rng):
+    c = joined(infinite([(0, a) for a in range(4)], rng.normal(size=4) * 3, rng))
+    with pytest.warns(ConvergenceWarning, match="did not converge: the largest slope"):
+        model = fi.DPO(max_iter=1).fit(bandit(1, 4), None, c)
+    assert not model.converged_
+
+
+def test_it_is_a_learner_like_the_others(rng):
+    mdp = bandit(2, 3)
+    c = fi.Comparisons.from_pairs([(1, 0), (1, 0)], [(1, 1), (1, 2)], [0.7, 0.9])
+    model = fi.DPO(0.5).fit(mdp, None, c)
+    visits = model.visitation()  # from the states that were asked about
+    np.testing.assert_allclose(visits.state[:2], [0, 1], atol=1e-9)
+    assert np.isfinite(model.log_likelihoods(fi.Trajectories.from_sequences([[1]], [[0]]))[0])
+    assert "0.700" in str(model.summary()) and "DPO(beta=0.5" in repr(model)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"label_smoothing": 0.5}, "must lie below 0.5"), ({"label_smoothing": -0.1}, "label_smoothing"),
+    ({"loss": "hinge"}, "'sigmoid', 'ipo'"), ({"loss": "ipo", "label_smoothing": 0.1}, "goes with loss='sigmoid'"),
+    ({"beta": 0}, "`beta`"), ({"smoothing": "cdpo"}, "'conservative', 'robust'"), ({"max_iter": 0}, "max_iter"),
+])
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(InvalidInputError, match=message):
+        fi.DPO(**options)
+
+
+def test_wrong_data_are_named():
+    mdp, c = bandit(1, 3), fi.Comparisons.from_winners(["x"], ["y"])
+    trips = fi.Trajectories.from_sequences([[0], [0]], [[0], [1]], ids=["x", "z"])
+    model = fi.DPO()
+    for choices, message in ((None, "'x' is none; pass trajectories"), (trips, "'y' is none; see trajectories.ids"),
+                             ({"x": (0, 0)}, "'y' is absent"), ({"x": (0, 0), "y": (0, 7)}, "7"), ({"x": 3, "y": (0, 1)}, "'x' is 3"),
+                             ([(0, 0)], "must be Trajectories, a mapping")):
+        with pytest.raises(InvalidInputError, match=message):
+            model.fit(mdp, choices, c)
+    with pytest.raises(InvalidInputError, match="must be Comparisons: got list"):
+        model.fit(mdp, None, [(0, 1)])
+    with pytest.raises(InvalidInputError, match="must be an MDP: got str"):
+        model.fit("mdp", None, c)
+    with pytest.raises(InvalidInputError, match="state 0, action 1 of 'y' has probability 0"):
+        fi.DPO(reference=[[1, 0, 0], [1, 0, 0]]).fit(mdp, {"x": (0, 0), "y": (0, 1)}, c)
+    with pytest.raises(InvalidInputError, match="some weight"):
+        model.fit(mdp, {"x": (0, 0), "y": (0, 1)}, fi.Comparisons.from_winners(["x"], ["y"], weight=[0]))
