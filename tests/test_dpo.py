@@ -209,7 +209,8 @@ def test_ipo_on_pairs_from_a_behaviour_policy_tilts_by_the_chance_to_beat_it(rng
     c = fi.Comparisons.from_pairs([(0, i) for i, _ in pairs], [(0, j) for _, j in pairs], [prefers[i, j] for i, j in pairs],
                                   weight=[behaviour[i] * behaviour[j] for i, j in pairs])
     tilted = reference[0] * np.exp(prefers @ behaviour / tau)
-    np.testing.assert_allclose(fi.DPO(tau, reference, loss="ipo").fit(bandit(1, n), None, c).policy(), tilted / tilted.sum(), rtol=1e-9)
+    model = fi.DPO(tau, reference, loss="ipo").fit(bandit(1, n), None, c)
+    np.testing.assert_allclose(model.policy(), tilted / tilted.sum(), rtol=1e-9)
 
 
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"loss": "ipo"}])
@@ -373,8 +374,8 @@ def test_wrong_data_are_named():
     trips = fi.Trajectories.from_sequences([[0], [0]], [[0], [1]], ids=["x", "z"])
     model = fi.DPO()
     for choices, message in ((None, "'x' is none; pass trajectories"), (trips, "'y' is none; see trajectories.ids"),
-                             ({"x": (0, 0)}, "'y' is absent"), ({"x": (0, 0), "y": (0, 7)}, "7"), ({"x": 3, "y": (0, 1)}, "'x' is 3"),
-                             ([(0, 0)], "must be Trajectories, a mapping")):
+                             ({"x": (0, 0)}, "'y' is absent"), ({"x": (0, 0), "y": (0, 7)}, "7"),
+                             ({"x": 3, "y": (0, 1)}, "'x' is 3"), ([(0, 0)], "must be Trajectories, a mapping")):
         with pytest.raises(InvalidInputError, match=message):
             model.fit(mdp, choices, c)
     with pytest.raises(InvalidInputError, match="must be Comparisons: got list"):

@@ -41,8 +41,8 @@ class DPO(Learner):
                   - \sum_{t \in \tau^2_n} \log \frac{\pi(a_t | s_t)}{\pi_{ref}(a_t | s_t)}
 
     with :math:`\ell = -\mu \log \sigma(\beta h) - (1 - \mu) \log \sigma(-\beta h)` ("sigmoid") or
-    :math:`\mu (h - 1/2\beta)^2 + (1 - \mu)(h + 1/2\beta)^2` ("ipo"). What is compared are choices in one state (answers to a prompt)
-    or whole trajectories.
+    :math:`\mu (h - 1/2\beta)^2 + (1 - \mu)(h + 1/2\beta)^2` ("ipo"). What is compared are choices in one state (answers to a
+    prompt) or whole trajectories.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ class DPO(Learner):
     loss : "sigmoid" or "ipo"
     label_smoothing : ε in [0, ½), the share of labels believed to be flipped; sigmoid only
     smoothing : what ε means
-        "conservative" fits labels (1 − ε) μ + ε (1 − μ), so that log ratios stay bounded (cDPO). "robust" fits (μ − ε) / (1 − 2ε), the
-        loss whose mean over flipped labels is the loss of the true ones (Chowdhury, Kini, Natarajan 2024).
+        "conservative" fits labels (1 − ε) μ + ε (1 − μ), so that log ratios stay bounded (cDPO). "robust" fits (μ − ε) / (1 − 2ε),
+        the loss whose mean over flipped labels is the loss of the true ones (Chowdhury, Kini, Natarajan 2024).
     tol : float, asked of `slope_`
     max_iter : int, limit of Newton steps
 
@@ -60,11 +60,11 @@ class DPO(Learner):
     ----------
     implicit_reward_ : (n_pairs,) β log π / π_ref, 0 for choices that were never compared where their state's mass is kept
     loss_ : float, mean loss of a comparison
-    slope_ : float, the largest derivative of the loss, per weight of the comparisons that it belongs to: in the log ratio of a choice
-        (convex problems), or in the logits of a state
+    slope_ : float, the largest derivative of the loss, per weight of the comparisons that it belongs to: in the log ratio of a
+        choice (convex problems), or in the logits of a state
     newton_decrement_ : float, of the loss sum at the end; nan for trajectories
-    convex_ : bool, True where all comparisons are of two choices in one state: then the answer is the global optimum. Otherwise it is
-        a stationary point that is reached from the reference
+    convex_ : bool, True where all comparisons are of two choices in one state: then the answer is the global optimum. Otherwise
+        it is a stationary point that is reached from the reference
     least_curvature_ : float, smallest eigenvalue of the Hessian in the logits: not below 0 (up to rounding) at a local minimum;
         nan where it was not computed (convex, or more than 400 logits)
     component_ : (n_pairs,) int, which choices are linked by comparisons, −1 where never compared; None for trajectories
@@ -77,16 +77,15 @@ class DPO(Learner):
     Notes
     -----
     *Choices.* In β log π / π_ref the sigmoid loss is Bradley-Terry. On infinite data from rewards r the policy is
-    :math:`\pi \propto \pi_{ref} \exp(r / \beta)` among linked choices. The loss depends on log ratios within a component only. How much
-    of a state's mass each component gets is our convention: as much as in the reference. Choices that were never compared keep
-    theirs. Of all minimisers this is the one nearest to the reference in :math:`KL(\pi_{ref} \| \pi)`.
+    :math:`\pi \propto \pi_{ref} \exp(r / \beta)` among linked choices. The loss depends on log ratios within a component only. How
+    much of a state's mass each component gets is our convention: as much as in the reference. Choices never compared keep theirs. Of all minimisers this is the one nearest to the reference in :math:`KL(\pi_{ref} \| \pi)`.
 
     *Trajectories.* One logit a choice that was compared; choices of a visited state that no compared trajectory takes keep their
     proportions, states that none visits keep the reference. Not convex in the logits. Under deterministic dynamics at
     discount 1 its optimum on infinite data is KL-regularised planning; under stochastic dynamics the loss takes luck for choice.
 
-    *No finite optimum.* Where a choice wins all its comparisons (or loses them all) the sigmoid loss falls for ever, and the fit is an
-    error that names choices, not a policy at an arbitrary iteration. With "conservative" smoothing and with "ipo" there always is
+    *No finite optimum.* Where a choice wins all its comparisons (or loses them all) the sigmoid loss falls for ever, and the fit
+    is an error that names choices, not a policy at an arbitrary iteration. With "conservative" smoothing and with "ipo" there always is
     one. The "robust" loss falls without any bound where labels are more one-sided than ε allows.
 
     It learns no reward for other states or other dynamics: see the learners of rewards, and
@@ -94,8 +93,8 @@ class DPO(Learner):
 
     References
     ----------
-    Rafailov et al. (2023), Direct preference optimization; Azar et al. (2023), A general theoretical paradigm to understand learning from
-    human preferences; Chowdhury, Kini, Natarajan (2024), Provably robust DPO.
+    Rafailov et al. (2023), Direct preference optimization; Azar et al. (2023), A general theoretical paradigm to understand
+    learning from human preferences; Chowdhury, Kini, Natarajan (2024), Provably robust DPO.
     """
 
     models = (MDP,)
@@ -107,12 +106,12 @@ class DPO(Learner):
         self.loss = one_of("loss", loss, LOSSES)
         self.label_smoothing = positive_number("label_smoothing", label_smoothing, strict=False)
         if self.label_smoothing >= 0.5:
-            raise InvalidInputError(f"`label_smoothing` must lie below 0.5: got {self.label_smoothing:g}; at a half labels say nothing, "
-                                    "and beyond it turn the outcomes round")
+            raise InvalidInputError(f"`label_smoothing` must lie below 0.5: got {self.label_smoothing:g}; at a half labels say "
+                                    "nothing, and beyond it turn the outcomes round")
         self.smoothing = one_of("smoothing", smoothing, SMOOTHINGS)
         if self.loss == "ipo" and self.label_smoothing:
-            raise InvalidInputError(f"`label_smoothing` goes with loss='sigmoid': got {self.label_smoothing:g} with 'ipo', whose optimum is "
-                                    "finite without; leave it out")
+            raise InvalidInputError(f"`label_smoothing` goes with loss='sigmoid': got {self.label_smoothing:g} with 'ipo', whose "
+                                    "optimum is finite without; leave it out")
         self.tol = positive_number("tol", tol)
         self.max_iter = whole_number("max_iter", max_iter, lower=1)
 
@@ -146,7 +145,7 @@ class DPO(Learner):
         ConvergenceWarning : `tol` was not met
         """
         if not isinstance(model, MDP):
-            raise InvalidInputError(f"`model` must be an MDP: got {type(model).__name__}; routes are compared by learners of rewards")
+            raise InvalidInputError(f"`model` must be an MDP: got {type(model).__name__}; for routes learn a reward")
         if not isinstance(comparisons, Comparisons):
             raise InvalidInputError(f"`comparisons` must be Comparisons: got {type(comparisons).__name__}; build them with "
                                     "Comparisons.from_pairs")
@@ -160,7 +159,8 @@ class DPO(Learner):
         _refuse_impossible(model, reference, items, comparisons.labels[used])
         weight = counts.weight
         target = self._target(counts.wins_first / weight)
-        self._starts = np.bincount(start, np.bincount(first, weight, used.size) + np.bincount(second, weight, used.size), model.n_states)
+        asked = np.bincount(first, weight, used.size) + np.bincount(second, weight, used.size)
+        self._starts = np.bincount(start, asked, model.n_states)
         self.model_, self._cache = model, {}
         self._table = (comparisons.labels[used], first, second, weight, counts.wins_first / weight, items)
         single = np.diff(items.indptr) == 1
@@ -234,9 +234,7 @@ class DPO(Learner):
 
     def _fit_trajectories(self, model, reference, items, first, second, loss, labels):
         slots = _Slots(model, reference, items)
-        n = first.size
-        apart = sparse.csr_array((np.concatenate([np.ones(n), -np.ones(n)]), (np.tile(np.arange(n), 2), np.concatenate([first, second]))),
-                                 (n, items.shape[0]))
+        apart = _differences(first, second, items.shape[0])
         problem = _Softmax(slots, apart @ slots.items, loss)
         per_slot = np.maximum(problem.weight_of_state()[slots.state], 1e-300)
         z, self.n_iter_ = problem.solve(self.tol, per_slot, self.max_iter)
@@ -248,9 +246,9 @@ class DPO(Learner):
             if sure:
                 a, b = (first, second) if margin[at] > 0 else (second, first)
                 raise NoFiniteOptimumError(
-                    f"the loss must have a minimum: it falls for ever as the log ratios of {shown(labels[a[at]])} and {shown(labels[b[at]])} "
-                    "part, since no label speaks for the second; pass label_smoothing=0.1 with smoothing='conservative', loss='ipo', or "
-                    "gather more comparisons", items=(labels[a[at]],))
+                    f"the loss must have a minimum: it falls for ever as the log ratios of {shown(labels[a[at]])} and "
+                    f"{shown(labels[b[at]])} part, since no label speaks for the second; pass label_smoothing=0.1 with "
+                    "smoothing='conservative', loss='ipo', or gather more comparisons", items=(labels[a[at]],))
         self.slope_ = float(np.max(np.abs(problem.gradient(z)) / per_slot, initial=0.0))
         self.newton_decrement_, self.component_ = float("nan"), None
         self.least_curvature_ = float("nan")
@@ -268,10 +266,12 @@ def _resolve(model, choices, labels):
         where = LabelIndex(choices.ids, "trajectory").find(labels)
         if (where < 0).any():
             bad = labels[int(np.argmax(where < 0))]
-            raise InvalidInputError(f"each compared label must be the id of a trajectory: {shown(bad)} is none; see trajectories.ids")
+            raise InvalidInputError(f"each compared label must be the id of a trajectory: {shown(bad)} is none; "
+                                    "see trajectories.ids")
         steps = match_steps(model, choices[where])
         if steps.pair.size == 0:
-            raise InvalidInputError(f"compared trajectories must choose something: none of the {len(steps)} has a step; pass actions")
+            raise InvalidInputError(f"compared trajectories must choose something: none of the {len(steps)} has a step; "
+                                    "pass actions")
         items = sparse.coo_array((np.ones(steps.pair.size), (steps.trip, steps.pair)), (labels.size, model.n_pairs)).tocsr()
         return items, steps.start
     if choices is None:
@@ -361,12 +361,10 @@ class _Loss:
                 return None
             leaves = np.ones(n, bool)
             leaves[strong[tail[strong[tail] != strong[head]]]] = False
-            split = np.bincount(component[np.unique(strong, return_index=True)[1]], minlength=n_components) > 1
-            first = next(k for k in range(n) if leaves[k] and split[component[np.argmax(strong == k)]])
-            return np.flatnonzero(strong == first), "nothing"
-        # some labels are beyond 0 or 1: the smallest Σ n max(d_i − d_j, 0) − n target (d_i − d_j) over 0 ≤ d ≤ 1 is taken by a set
-        m = i.size
-        apart = sparse.csr_array((np.tile([1.0, -1.0], m), np.column_stack([i, j]).reshape(-1), 2 * np.arange(m + 1)), (m, size))
+            of = component[np.unique(strong, return_index=True)[1]]
+            return np.flatnonzero(strong == np.argmax(leaves & (np.bincount(of, minlength=n_components)[of] > 1))), "nothing"
+        # some labels are beyond 0 or 1: min Σ n max(d_i − d_j, 0) − n target (d_i − d_j) over 0 ≤ d ≤ 1 is a set's
+        m, apart = i.size, _differences(i, j, size)
         cost = np.concatenate([-(apart.T @ gain), self.weight])
         found = optimize.linprog(cost, A_ub=sparse.hstack([apart, -sparse.eye_array(m)]).tocsr(), b_ub=np.zeros(m),
                                  bounds=[(0, 1)] * size + [(0, None)] * m, method="highs")
@@ -380,15 +378,21 @@ def _sigmoid(x):
     return np.where(x >= 0, 1.0, e) / (1.0 + e)
 
 
+def _differences(i, j, size):
+    """(m, size) rows e_i − e_j."""
+    m = i.size
+    return sparse.csr_array((np.tile([1.0, -1.0], m), np.column_stack([i, j]).reshape(-1), 2 * np.arange(m + 1)), (m, size))
+
+
 def _newton(loss, i, j, component, size, tol, max_iter):
     """(h, slope, decrement, steps): the minimum of a convex function of differences, the first of each component at 0."""
     free = np.ones(size, bool)
     free[np.unique(component, return_index=True)[1]] = False
     place = np.flatnonzero(free)
-    m = i.size
-    apart = sparse.csr_array((np.tile([1.0, -1.0], m), np.column_stack([i, j]).reshape(-1), 2 * np.arange(m + 1)), (m, size))
-    weight = np.maximum(np.bincount(i, loss.weight, size) + np.bincount(j, loss.weight, size), 1e-300) * max(loss.beta, 1 / loss.beta
-                                                                                       if loss.kind == "ipo" else 0.0)
+    m, apart = i.size, _differences(i, j, size)
+    # what a slope can be: w β, or about w / β
+    scale = loss.beta if loss.kind == "sigmoid" else max(loss.beta, 1 / loss.beta)
+    weight = np.maximum(np.bincount(i, loss.weight, size) + np.bincount(j, loss.weight, size), 1e-300) * scale
     h, value, decrement = np.zeros(size), loss.value(np.zeros(m)), float("nan")
     for step in range(max_iter + 1):
         margin = h[i] - h[j]
@@ -415,8 +419,8 @@ def _newton(loss, i, j, component, size, tol, max_iter):
         if loss.kind == "sigmoid" and loss.beta * np.abs(h[i] - h[j]).max() > _RUNAWAY:
             at = int(np.argmax(np.abs(h[i] - h[j])))
             raise NoFiniteOptimumError(
-                f"the loss must have a minimum: a margin has grown to {loss.beta * abs(h[i[at]] - h[j[at]]):.0f} and the loss still falls; pass "
-                "label_smoothing=0.1 with smoothing='conservative', loss='ipo', or gather more comparisons")
+                f"the loss must have a minimum: a margin has grown to {loss.beta * abs(h[i[at]] - h[j[at]]):.0f} and the loss "
+                "still falls; pass label_smoothing=0.1 with smoothing='conservative', loss='ipo', or gather more comparisons")
     return h, worst, decrement, step
 
 
