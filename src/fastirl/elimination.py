@@ -27,10 +27,8 @@ __all__ = ["Elimination", "EliminationResult", "Pairs"]
 STORE_BYTES = 2**29  # numbers of half paths kept at a time
 SMALL = 2**15  # numbers in panels that keep one thread busy
 MANY_LOOPS = 64  # strongly connected sets with a failed pivot; beyond it all pairs count as spoiled
+STEPS = 2.0**-30, 2.0**-37, 2.0**-44  # by which all utilities are raised for the slope of V in all of them
 _EPS = np.finfo(float).eps
-
-
-STEP = 2.0**-30  # by which all utilities are lowered for the slope of V in all of them
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,6 @@ class _Chunk:
         of_destination = of_destination.reshape(-1)
         self.n = pairs.size
         loops = stopping == "first_arrival"
-        #
         if loops:
             o, d = np.concatenate([o, self.destinations]), np.concatenate([d, self.destinations])
             self.below = self.n + of_destination
@@ -152,10 +149,16 @@ class Elimination:
 
     @staticmethod
     def _slope_of_all(value, solve, utility):
-        """Expected arcs, as a difference: at most those of any value; bounded walks leave V as it is."""
-        lower = solve(utility - STEP)
-        there = np.isfinite(value) & np.isfinite(lower)
-        return ((value[there] - lower[there]) / STEP).max(initial=0.0)
+        """Expected arcs, as a difference: V is convex in a constant on all arcs, so that upwards it is at least the slope.
+
+        Where sums are infinite even with the least step, no bound is known: inf.
+        """
+        there = np.isfinite(value)
+        for step in STEPS:
+            upper = solve(utility + step)[there]
+            if np.isfinite(upper).all():
+                return ((upper - value[there]) / step).max(initial=0.0)
+        return np.inf
 
     def solve(self, utility, pairs, *, weight=None, directions=None, n_threads=1, stop=None, bounded=True):
         """Values of pairs; with `weight`, Σ weight V differentiated in every arc; with `directions`, every V in these.
@@ -188,8 +191,8 @@ class Elimination:
             total = float(np.abs(weight[there]).sum())
             arcs = float(np.abs(flow).sum()) / total if total > 0.0 else 0.0
         else:
-            arcs = self._slope_of_all(value, lambda lower: self.solve(
-                lower, pairs, n_threads=n_threads, stop=stop, bounded=False).value, utility) if bounded else np.inf
+            arcs = self._slope_of_all(value, lambda upper: self.solve(
+                upper, pairs, n_threads=n_threads, stop=stop, bounded=False).value, utility) if bounded else np.inf
         return EliminationResult(value, spoiled, float(arcs), flow, slope, failed)
 
     def _solve(self, utility, pairs, weight, directions, n_threads, crew):
@@ -262,8 +265,8 @@ class Elimination:
             spoiled = self._between(factors, utility, states, np.full(states.size, destination))
             value[spoiled] = np.nan
         self._factors.append(factors)
-        arcs = self._slope_of_all(value, lambda lower: self.values_of_all(
-            lower, destination, stopping, stop=stop, bounded=False).value, utility) if bounded else np.inf
+        arcs = self._slope_of_all(value, lambda upper: self.values_of_all(
+            upper, destination, stopping, stop=stop, bounded=False).value, utility) if bounded else np.inf
         return EliminationResult(value, spoiled, float(arcs))
 
     def _sums(self, factors, chunk, n_threads, crew, flows, weight):

@@ -51,7 +51,8 @@ class RouteLogLikelihood:
         arrays by group where utilities are a callable of the group, or None where it was not asked
     method : the engine that ran
     converged : bool, `error_bound` is within the tolerance
-    error_bound : float, proven bound on the error of every V used, relative to max(1, |V|), rounding included
+    error_bound : float, bound on the error of every V used, relative to max(1, |V|), rounding included: proven for sweeps,
+        to first order in rounding for elimination, where with a gradient it is that of the V on average
     flow_error : float, proven bound on the expected visits that are missing from the gradient (all trips together)
     n_sweeps, n_adjoint_sweeps : (n_tasks,) sweeps for each destination
     dropped : Table of trips dropped or truncated at the user's request
@@ -81,7 +82,8 @@ class RouteValues:
     value : (n_states,) V, −inf where the destination is out of reach
     method : the engine that ran
     converged : bool
-    error_bound : float, proven bound on |V − V*| / max(1, |V|), rounding included
+    error_bound : float, bound on |V − V*| / max(1, |V|), rounding included: proven for sweeps, to first order in rounding for
+        elimination; inf where sums are so near infinite that none is known
     n_sweeps : int
     """
 
