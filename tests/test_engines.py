@@ -135,3 +135,29 @@ def test_a_heavy_loop_is_proven_near_its_failed_pivot(monkeypatch, stopping, see
     flow = fi.expected_flows(net, graph.scaled_to(0.9999, barred).utility, [core[0]], [core[1]], 1.0, stopping=stopping,
                              method="elimination")
     assert np.isfinite(flow).all()
+
+
+@pytest.mark.parametrize("gap", (1e-6, 1e-9, 1e-12))
+def test_returns_to_the_destination_that_nearly_diverge_spoil_no_first_arrival(gap):
+    """0 → 1 straight or by 3, and loops 1 → 2 → 1 of weight 1 − gap, which nobody who goes to 1 takes: flows are the logit's."""
+    graph = small.graph(4, [(0, 1), (0, 3), (3, 1), (1, 2), (2, 1), (3, 0), (1, 3)],
+                        [-1.0, -0.5, -0.7, -0.2, np.log1p(-gap - np.exp(-20.7)) + 0.2, -5.0, -20.0])
+    net, trips = graph.net(graph.utility[:, None]), fi.Trajectories.from_sequences([[0, 1], [0, 3, 1], [1]])
+    loop = np.exp(-5.5)  # 0 → 3 → 0
+    straight, by_3 = np.exp(-1.0), np.exp(-1.2)
+    value = np.log((straight + by_3) / (1.0 - loop))
+    share = straight / (straight + by_3)
+    visits = 1.0 / (1.0 - loop)
+    flow = np.array([share, visits - share, 1.0 - share, 0.0, 0.0, visits - 1.0, 0.0])
+    found = fi.route_log_likelihood(net, graph.utility, trips, method="elimination")
+    np.testing.assert_allclose(found.per_trip, [-1.0 - value, -1.2 - value, 0.0], rtol=1e-12, atol=1e-12)
+    counts = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+    np.testing.assert_allclose(found.gradient, counts - 2.0 * flow, atol=1e-8)
+    flows = fi.expected_flows(net, graph.utility, [0, 1], [1, 1], [3.0, 5.0], method="elimination")
+    np.testing.assert_allclose(flows, 3.0 * flow, atol=1e-8)
+    observed = route_choice.Observed(net, net.match(trips, "first_arrival"), route_choice.RouteModel(method="elimination"), False)
+    solved = route_choice.solve_queries(net, observed.queries, observed.model, lambda group: graph.utility,
+                                        features_of=lambda group: np.eye(7))
+    by_query = {(int(s), int(d)): row for s, d, row in zip(observed.queries.state, observed.queries.destination, solved["tangent"])}
+    np.testing.assert_allclose(by_query[0, 1], flow, atol=1e-8)
+    np.testing.assert_allclose(by_query[1, 1], 0.0, atol=1e-8)

@@ -26,6 +26,7 @@ __all__ = ["Elimination", "EliminationResult", "Pairs"]
 
 STORE_BYTES = 2**29  # numbers of half paths kept at a time
 SMALL = 2**15  # numbers in panels that keep one thread busy
+HEAVY = 24  # log2 of the visits of a destination beyond which derivatives under first arrival cancel to fewer than 8 digits
 MANY_LOOPS = 64  # strongly connected sets with a failed pivot; beyond it all pairs count as spoiled
 STEPS = 2.0**-30, 2.0**-37, 2.0**-44  # by which all utilities are raised for the slope of V in all of them
 _EPS = np.finfo(float).eps
@@ -37,6 +38,8 @@ class EliminationResult:
 
     expected_arcs : arcs that a traveller is expected to pass: the most of any pair, or with a `weight` and no `directions`
         their weighted mean
+    cancels : pairs under first arrival whose returns to the destination are so many that derivatives of log G_od − log G_dd would
+        cancel: they have a value, but count nothing in `flow` and have no `slope`
     failed : states whose pivot failed: the loops there, through states eliminated before it, sum to infinity or nearly so
     """
 
@@ -45,6 +48,7 @@ class EliminationResult:
     expected_arcs: float
     flow: object = None
     slope: object = None
+    cancels: object = False
     failed: object = ()
 
     @property
@@ -181,22 +185,22 @@ class Elimination:
         n_threads = min(n_threads, 1 + self.plan.n_panel // SMALL)
         if directions is not None:
             directions = np.column_stack([directions, np.ones(self.plan.n_arcs)])
-        value, spoiled, flow, slope, failed = _apart(
+        value, spoiled, flow, slope, cancels, failed = _apart(
             lambda crew: self._solve(utility, pairs, weight, directions, n_threads, crew), n_threads, stop)
         there = np.isfinite(value)
         if slope is not None:
             arcs = slope[there, -1].max(initial=0.0)
             slope = slope[:, :-1]
         elif weight is not None:
-            total = float(np.abs(weight[there]).sum())
+            total = float(np.abs(weight[there & ~cancels]).sum())
             arcs = float(np.abs(flow).sum()) / total if total > 0.0 else 0.0
         else:
             arcs = self._slope_of_all(value, lambda upper: self.solve(
                 upper, pairs, n_threads=n_threads, stop=stop, bounded=False).value, utility) if bounded else np.inf
-        return EliminationResult(value, spoiled, float(arcs), flow, slope, failed)
+        return EliminationResult(value, spoiled, float(arcs), flow, slope, cancels, failed)
 
     def _solve(self, utility, pairs, weight, directions, n_threads, crew):
-        """(value, spoiled, flow, slope, failed) of `solve`."""
+        """(value, spoiled, flow, slope, cancels, failed) of `solve`."""
         clock = [time.perf_counter()]
         factors, failed = self._factor(utility, n_threads, crew)
         spoiled, failed_states = np.zeros(pairs.n, bool), ()
@@ -207,17 +211,20 @@ class Elimination:
         value = np.empty(pairs.n)
         flows = None if weight is None else self._flows.take(lambda: kernels.Flows(self.plan))
         slope = None if directions is None else np.zeros((pairs.n, directions.shape[1]))
+        cancels = np.zeros(pairs.n, bool)
         self._down = 0.0
         give = None if weight is None else np.where(spoiled, 0.0, weight)
         for chunk in pairs.chunks:
-            total = self._sums(factors, chunk, n_threads, crew, flows, None if give is None else give[chunk.pairs])
+            total, heavy = self._sums(factors, chunk, n_threads, crew, flows, None if give is None else give[chunk.pairs])
             value[chunk.pairs] = kernels.log_ratios(
                 total[:chunk.n], total[chunk.below] if chunk.loops else np.tile([1.0, 0.0], (chunk.n, 1)))
             if slope is not None:
                 slope[chunk.pairs] = self._slopes(factors, chunk, total, directions, crew)
+            if weight is not None or slope is not None:
+                cancels[chunk.pairs] = heavy
         value[spoiled] = np.nan
         if slope is not None:
-            slope[~np.isfinite(value)] = 0.0
+            slope[~np.isfinite(value) | cancels] = 0.0
         clock.append(time.perf_counter())
         flow = None
         if weight is not None:
@@ -234,7 +241,7 @@ class Elimination:
         clock.append(time.perf_counter())
         numeric, queries, down = np.diff(clock).tolist()
         self.clock = {"numeric": numeric, "queries": queries - self._down, "reverse": down + self._down}
-        return value, spoiled, flow, slope, failed_states
+        return value, spoiled, flow, slope, cancels, failed_states
 
     def _factor(self, utility, n_threads, crew):
         """Numeric phase: (factors, number of failed pivots)."""
@@ -270,7 +277,7 @@ class Elimination:
         return EliminationResult(value, spoiled, float(arcs))
 
     def _sums(self, factors, chunk, n_threads, crew, flows, weight):
-        """(n_sums, 2) numbers G of a chunk; their derivatives are left in `flows`."""
+        """(n_sums, 2) numbers G of a chunk, and which of its pairs cancel; derivatives of the others are left in `flows`."""
         sides = ((0, chunk.origins, chunk.origin_ptr), (1, chunk.destinations, chunk.destination_ptr))
         stores = [np.empty(ptr[-1]) for _, _, ptr in sides]
 
@@ -286,9 +293,13 @@ class Elimination:
         crew.each(lambda part: kernels.pair_sums(
             factors, chunk.of_origin, chunk.of_destination, chunk.shared, *half_paths, total, *part),
             _eights(chunk.n_sums, n_threads))
+        heavy = np.zeros(chunk.n, bool)
+        if chunk.loops:
+            below = total[chunk.below]
+            heavy = below[:, 1] + np.log2(np.maximum(below[:, 0], 0.5)) > HEAVY
         if flows is None:
-            return total
-        give = np.where(total[:chunk.n, 0] > 0.0, weight, 0.0)
+            return total, heavy
+        give = np.where((total[:chunk.n, 0] > 0.0) & ~heavy, weight, 0.0)
         if chunk.loops:
             give = np.concatenate([give, -np.bincount(chunk.below - chunk.n, give, minlength=chunk.destinations.size)])
         there = total[:, 0] > 0.0
@@ -308,7 +319,7 @@ class Elimination:
         # a side collects in arrays of its own
         crew.each(descend, (0, 1))
         self._down += time.perf_counter() - begin
-        return total
+        return total, heavy
 
     def _slopes(self, factors, chunk, total, directions, crew):
         """(n, k) ∂V of the pairs of a chunk."""

@@ -244,7 +244,7 @@ def _solve_by_elimination(net, queries, model, utility_of, weight, features_of, 
     found = engine.solve(utility, queries.pairs(engine, model), weight=weight, directions=directions,
                          n_threads=model.threads, stop=stop)
     value, flow, slope, bound = found.value, found.flow, found.slope, found.bound
-    left = np.flatnonzero(found.spoiled)
+    left = np.flatnonzero(found.spoiled | found.cancels)
     if left.size and model.stopping == "first_arrival":
         left, bound = _without_returns(net, queries, model, utility, weight, directions, left, value, flow, slope, bound)
     method, flow_error = "elimination", 0.0
@@ -272,7 +272,7 @@ def _solve_by_elimination(net, queries, model, utility_of, weight, features_of, 
 
 
 def _without_returns(net, queries, model, utility, weight, directions, left, value, flow, slope, bound):
-    """First arrivals behind a loop that diverges, a destination at a time: nothing leaves it, so loops through it are gone.
+    """First arrivals behind a loop that diverges, or nearly so, a destination at a time: without what leaves it no loop passes it.
 
     Returns the queries that are left, and the largest bound. The first destination that stays spoiled is the last tried:
     the sweeps will raise there.
