@@ -1,9 +1,10 @@
 """The elimination beside SciPy's sparse LU and beside its own scalar twin, on real road graphs, and how it grows.
 
-    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python bench/elimination_at_scale.py [SECTION ...] [--small] [--readme]
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python bench/elimination_at_scale.py [SECTION ...] [--small] [--write]
 
 Sections: likelihood, fit, pairs, world_nodes, world_links, phases, growth; all by default. Each checks its answer before the
-clock. Numbers go to bench/results/elimination.json, a section at a time; --readme prints them all into the README.
+clock. Numbers go to bench/results/elimination.json, a section at a time; --write prints them all into
+docs/speed.md, and rows into the README.
 Contestants take turns, round by round, and a ratio is one of medians: CPU seconds against CPU seconds for one thread, and
 the clock's seconds, of ours on two threads against the peer's on one, for two. A machine with two free cores is needed.
 """
@@ -21,6 +22,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 import libraries
+import pages
 import problems
 from scipy import sparse
 from scipy.sparse import csgraph
@@ -33,7 +35,6 @@ from fastirl.elimination_order import elimination_order
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "bench" / "results" / "elimination.json"
-MARKERS = ("<!-- elimination table: begin -->", "<!-- elimination table: end -->")
 
 
 def interleaved(calls, rounds):
@@ -372,6 +373,23 @@ def table(found):
     return "\n".join(rows)
 
 
+def headlines(found):
+    """Rows of the README."""
+    names = {"road": "Borlänge", "porto": "Porto", "porto_u_turns": "Porto with U-turns"}
+    rows = []
+    for name, item in found.get("likelihood", {}).items():
+        what = f"routes, {names.get(name, name)}: log likelihood and gradient, {item['states']:,} links, {item['destinations']} destinations"
+        for peer, word in (("scipy splu", "tuned"), ("scipy splu, plain", "plain")):
+            rows.append((what, f"SciPy's sparse LU, {word}; its one thread, ours on one and two",
+                         f"{item[f'{peer}, 1 threads']:.0f} and {item[f'{peer}, 2 threads']:.0f}"))
+    if "pairs" in found:
+        item = found["pairs"]
+        rows.append((f"routes, Porto: the same for {item['pairs']:,} pairs",
+                     f"SciPy's sparse LU, tuned, extrapolated from {item['sample']} pairs",
+                     f"{item['1 threads']:.0f} and {item['2 threads']:.0f}"))
+    return rows
+
+
 def main(arguments):
     small = "--small" in arguments
     if "--child" in arguments:
@@ -388,10 +406,9 @@ def main(arguments):
             RESULTS.write_text(json.dumps(kept, indent=1))
     text = table(kept)
     print(text)
-    if "--readme" in arguments:
-        readme = PROJECT / "README.md"
-        before, rest = readme.read_text().split(MARKERS[0])
-        readme.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{rest.split(MARKERS[1])[1]}")
+    if "--write" in arguments:
+        pages.put("elimination table", text)
+        pages.headlines(headlines(kept))
 
 
 if __name__ == "__main__":

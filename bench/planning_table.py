@@ -1,7 +1,7 @@
-"""Print the planning tables of the README from pytest-benchmark's JSON: ratios of CPU seconds within one run.
+"""Print the planning tables of docs/speed.md from pytest-benchmark's JSON: ratios of CPU seconds within one run.
 
     python bench/planning_table.py RESULT.json [...]             prints them
-    python bench/planning_table.py --readme RESULT.json [...]    also writes them between the README's markers
+    python bench/planning_table.py --write RESULT.json [...]     also writes them there, and the README's rows
     python bench/planning_table.py --seconds RESULT.json [...]   prints every peer's CPU seconds
 """
 
@@ -12,9 +12,10 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import pages
+
 OURS = "fastirl"
-README = Path(__file__).resolve().parents[1] / "README.md"
-MARKERS = ("<!-- planning table: begin -->", "<!-- planning table: end -->")
+PLAIN = "scipy newton + bicgstab, plain"
 TASKS = ("hard", "soft", "gradient")
 
 
@@ -117,6 +118,23 @@ def tables(tasks, machine):
     return "\n\n".join("\n".join(part) for part in (*parts, note))
 
 
+def headlines(tasks):
+    """Rows of the README: over the problems, the least and largest ratio of the fastest peer, and of the plain Newton."""
+    words = {"hard": "value iteration", "soft": "soft value iteration", "gradient": "MaxEnt gradient"}
+    rows = []
+    for task in TASKS:
+        runs = [run for run in tasks.get(task, {}).values() if OURS in run and len(run) > 1]
+        if not runs:
+            continue
+        least = [min(extra["seconds"] for name, extra in run.items() if name != OURS) / run[OURS]["seconds"] for run in runs]
+        what = f"{words[task]}, 2,500 to 1,000,000 states"
+        rows.append((what, "the fastest of all peers, tuned for each problem", pages.times(*least)))
+        plain = [run[PLAIN]["seconds"] / run[OURS]["seconds"] for run in runs if PLAIN in run]
+        if plain:
+            rows.append((what, "SciPy: Newton with BiCGStab, forty lines", pages.times(*plain)))
+    return rows
+
+
 def main(arguments):
     options = [item for item in arguments if item.startswith("--")]
     paths = [item for item in arguments if not item.startswith("--")]
@@ -125,10 +143,9 @@ def main(arguments):
     tasks, machine = read(paths)
     text = "\n".join(seconds(tasks)) if "--seconds" in options else tables(tasks, machine)
     print(text)
-    if "--readme" in options:
-        before, rest = README.read_text(encoding="utf-8").split(MARKERS[0])
-        after = rest.split(MARKERS[1])[1]
-        README.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}", encoding="utf-8")
+    if "--write" in options:
+        pages.put("planning table", text)
+        pages.headlines(headlines(tasks))
 
 
 if __name__ == "__main__":

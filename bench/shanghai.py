@@ -1,7 +1,7 @@
 """Held-out log likelihood of the Shanghai taxi trips: fit two folds, score the third, under both stopping rules.
 
     python bench/shanghai.py             prints the table
-    python bench/shanghai.py --readme    also writes it between the README's markers
+    python bench/shanghai.py --write     also writes it between its markers
 
 Needs the data folder (FASTIRL_DATA). Specifications: "plain", that of the literature (length, left, right, U-turn, a
 constant, primary, secondary, tertiary); and "richer", which says more about each turn and each link with the same columns
@@ -14,13 +14,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pages
 
 import fastirl as fi
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))
-README = ROOT / "README.md"
-MARKERS = ("<!-- shanghai table: begin -->", "<!-- shanghai table: end -->")
 DIRECTIONS = ("straight", "slight_right", "right", "sharp_right", "u_turn", "sharp_left", "left", "slight_left")
 
 
@@ -80,6 +79,5 @@ def table():
 if __name__ == "__main__":
     text = table()
     print(text)
-    if "--readme" in sys.argv[1:]:
-        before, rest = README.read_text().split(MARKERS[0])
-        README.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{rest.split(MARKERS[1])[1]}")
+    if "--write" in sys.argv[1:]:
+        pages.put("shanghai table", text)

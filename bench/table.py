@@ -1,7 +1,7 @@
-"""Print the speed table of the README from pytest-benchmark's JSON: ratios within one run, never absolute times.
+"""Print the table of routes in docs/speed.md from pytest-benchmark's JSON: ratios within one run, never absolute times.
 
-    python bench/table.py RESULT.json [...]            prints the table
-    python bench/table.py --readme RESULT.json [...]   also writes it between the README's markers
+    python bench/table.py RESULT.json [...]           prints the table
+    python bench/table.py --write RESULT.json [...]   also writes it there
 """
 
 import json
@@ -9,9 +9,9 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import pages
+
 OURS = "fastirl"
-README = Path(__file__).resolve().parents[1] / "README.md"
-MARKERS = ("<!-- speed table: begin -->", "<!-- speed table: end -->")
 
 
 def read(paths):
@@ -48,16 +48,13 @@ def table(groups, machine):
 
 
 def main(arguments):
-    write = "--readme" in arguments
-    paths = [item for item in arguments if item != "--readme"]
+    paths = [item for item in arguments if item != "--write"]
     if not paths:
         sys.exit(__doc__)
     text = table(*read(paths))
     print(text)
-    if write:
-        before, rest = README.read_text().split(MARKERS[0])
-        after = rest.split(MARKERS[1])[1]
-        README.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}")
+    if "--write" in arguments:
+        pages.put("speed table", text)
 
 
 if __name__ == "__main__":
