@@ -23,7 +23,9 @@ from .route_choice import (
     choice_probabilities, expected_flows, predict_routes, route_log_likelihood, route_values, sample_routes,
 )
 from .tables import Table
+from .tamer import TAMER
 from .tntp import read_tntp
+from .trainers import SimulatedTrainer
 from .trajectories import Trajectories
 from .turns import arcs_from_links, expand_two_way, turn_bans_from_osm
 
@@ -52,6 +54,8 @@ __all__ = [
     "MaximumMarginPlanning",
     "RecedingHorizonIRL",
     "RelativeEntropyIRL",
+    "SimulatedTrainer",
+    "TAMER",
     # present
     "Comparison",
     "ShortestPath",
