@@ -172,7 +172,10 @@ def test_values_are_exact_within_the_stated_bound_as_the_spectral_radius_nears_o
             both = (elimination.solve(utility, pairs), elimination.solve(utility, pairs, directions=np.ones((m, 1))))
             for found in both:
                 assert not found.spoiled.any()
-                for value, o, d in zip(found.value.tolist(), origins.tolist(), destinations.tolist()):
+                # what cancels has no slope, and so no part in the bound
+                judged = ~(found.cancels & np.ones(3 * n, bool))
+                assert judged.all() or stopping == "first_arrival" and decimals > 6
+                for value, o, d in zip(found.value[judged].tolist(), origins[judged].tolist(), destinations[judged].tolist()):
                     exact = inverse[o, d] / (inverse[d, d] if stopping == "first_arrival" else 1)
                     if value == -np.inf:
                         assert abs(exact) < 1e-100  # mpmath cancels to that

@@ -39,7 +39,7 @@ class EliminationResult:
     expected_arcs : arcs that a traveller is expected to pass: the most of any pair, or with a `weight` and no `directions`
         their weighted mean
     cancels : pairs under first arrival whose returns to the destination are so many that derivatives of log G_od − log G_dd would
-        cancel: they have a value, but count nothing in `flow` and have no `slope`
+        cancel: they have a value, but count nothing in `flow`, have no `slope`, and with either no part in the bound
     failed : states whose pivot failed: the loops there, through states eliminated before it, sum to infinity or nearly so
     """
 
