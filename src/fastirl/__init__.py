@@ -9,6 +9,7 @@ from .bayesian import BayesianIRL
 from .cloning import BehaviorCloning
 from .compare import Comparison, ShortestPath, compare_learners
 from .comparisons import Comparisons
+from .dagger import DAgger
 from .dpo import DPO
 from .exceptions import *  # noqa: F403
 from .maxent import MaxEntIRL
@@ -48,6 +49,7 @@ __all__ = [
     "ApprenticeshipLearning",
     "BayesianIRL",
     "BehaviorCloning",
+    "DAgger",
     "DPO",
     "GAIL",
     "MaxEntIRL",

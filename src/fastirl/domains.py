@@ -1,15 +1,15 @@
-"""Small worlds with a known truth, on which learners are compared: gridworld and Objectworld."""
+"""Small worlds with a known truth, on which learners are compared: gridworld, Objectworld, a chain and a race-track."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
-from ._validation import positive_number, whole_number
+from ._validation import one_of, positive_number, whole_number
 from .exceptions import InvalidInputError
 from .mdp import MDP
 
-__all__ = ["Domain", "gridworld", "objectworld"]
+__all__ = ["Domain", "gridworld", "objectworld", "racetrack", "worst_case_chain"]
 
 _MOVES = np.array([(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)])
 
@@ -22,14 +22,16 @@ class Domain:
     ----------
     mdp : MDP, with features
     reward : (n_states,) the true reward of a state
-    initial_distribution : (n_states,), uniform
+    initial_distribution : (n_states,)
     shape : (rows, columns) of the grid
+    picture : tuple of str, the map of a race-track
     """
 
     mdp: MDP
     reward: np.ndarray
     initial_distribution: np.ndarray
     shape: tuple
+    picture: tuple = ()
 
     @property
     def pair_reward(self):
@@ -113,3 +115,150 @@ def objectworld(side=16, n_objects=30, n_colors=2, wind=0.3, discount=0.9, rng=N
     names = [f"{ring} {c}" for ring in ("outer", "inner") for c in range(n_colors)]
     mdp = MDP(_windy_moves(side, wind), discount).with_features(nearest / side, names, features_on="state")
     return Domain(mdp, reward, np.full(n, 1.0 / n), (side, side))
+
+
+def worst_case_chain(length=32):
+    """A tightrope on which cloning's regret grows with the square of the length (Ross and Bagnell 2010, Theorem 2.1).
+
+    One starts on the track and makes `length` choices. On the track "straight" stays on it and "back" falls off; off it
+    "straight" stays off, at a cost of 1 a step, and "back" returns. Whoever knows the way goes straight and, off the track,
+    back; he never is off it, so that his demonstrations do not show the way back. The two features are "straight" and
+    "straight, off": a learner who sees straight only takes it for a rule.
+
+    Parameters
+    ----------
+    length : int, at least 2
+
+    Returns
+    -------
+    Domain, of discount 1: it ends after `length` choices. States are ("on", 0), ("off", 0), ("on", 1), …, and the end
+
+    Notes
+    -----
+    With a chance ε of the other action in either place, t steps off the start one is off the track with probability
+    (1 − (1 − 2ε)^t) / 2 ≈ εt: the cost is about ε length² / 2. Who knows the way back is off it with probability ε, at a cost of
+    about ε length.
+    """
+    length = whole_number("length", length, lower=2)
+    n = 2 * length + 1
+    at, off = np.divmod(np.arange(2 * length), 2)
+    state, action = np.repeat(np.arange(2 * length), 2), np.tile([0, 1], 2 * length)
+    place = off[state] ^ action
+    to = np.where(at[state] + 1 == length, n - 1, 2 * (at[state] + 1) + place)
+    matrix = sparse.csr_array((np.ones(to.size), (np.arange(to.size), to)), shape=(to.size, n))
+    straight = (action == 0).astype(float)
+    labels = [("off" if o else "on", int(t)) for t, o in zip(at, off)] + [("end", length)]
+    mdp = MDP.from_pairs(matrix, state, action, 1.0, terminal=[n - 1], features=np.column_stack([straight, straight * off[state]]),
+                         feature_names=("straight", "straight, off"), state_ids=labels, action_ids=["straight", "back"])
+    start = np.zeros(n)
+    start[0] = 1.0
+    return Domain(mdp, -np.append(off, 0.0), start, (2, length))
+
+
+_TRACK = (
+    "##################################",
+    "##################################",
+    "########......................FFFF",
+    "########......................FFFF",
+    "######........................FFFF",
+    "######........................FFFF",
+    "####..........................FFFF",
+    "####..........................FFFF",
+    "####..........................FFFF",
+    "####..........................FFFF",
+    "####..........................FFFF",
+    "####..........................FFFF",
+    "####............##################",
+    "####............##################",
+    "####..........####################",
+    "####..........####################",
+    "####..........####################",
+    "####..........####################",
+    "####..........####################",
+    "####..........####################",
+    "####..........####################",
+    "####..........####################",
+    "####..........####################",
+    "####..........####################",
+    "######........####################",
+    "######........####################",
+    "######........####################",
+    "######........####################",
+    "######........####################",
+    "######SSSSSSSS####################",
+)
+
+
+def racetrack(track=_TRACK, top_speed=4, slip=0.1, crash="start", discount=1.0):
+    """The race-track of Barto, Bradtke, Singh (1995), under the rules of Sutton and Barto (2018), exercise 5.12.
+
+    One starts at rest in a cell S, drawn evenly, and changes the speed upwards and to the right by −1, 0 or 1 at each step; both
+    stay between 0 and `top_speed`, and never both at 0. With chance `slip` the change is not made. Whoever leaves the
+    track is back at the start, or stands where he was last on it; whoever reaches a cell F is done. Each step costs 1.
+
+    Parameters
+    ----------
+    track : sequence of texts of one length: "#" is off the track, "." on it, "S" start, "F" finish
+    top_speed : int, at least 1
+    slip : chance that the change of speed is not made
+    crash : "start" (at rest in a start cell, drawn evenly) or "stop" (at rest in the last cell on the track), for who leaves it
+    discount : float
+
+    Returns
+    -------
+    Domain, whose states are (row, column, speed up, speed right), of those that can be reached, and ("done", 0, 0, 0);
+    actions are (change up, change right)
+    """
+    track = tuple(track)
+    if not track or any(not isinstance(row, str) or len(row) != len(track[0]) or set(row) - set("#.SF") for row in track) or not (
+            any("S" in row for row in track) and any("F" in row for row in track)):
+        raise InvalidInputError("`track` must be texts of one length of '#', '.', 'S' and 'F', with a start and a finish: it is not; "
+                                "see the default")
+    top_speed = whole_number("top_speed", top_speed, lower=1)
+    slip, crash = 0.0 if slip == 0 else positive_number("slip", slip, upper=1.0), one_of("crash", crash, ("start", "stop"))
+    starts = [(r, c, 0, 0) for r, row in enumerate(track) for c, cell in enumerate(row) if cell == "S"]
+    changes = [(up, right) for up in (-1, 0, 1) for right in (-1, 0, 1)]
+
+    def moved(row, column, up, right):
+        """Where a step leads: a state, or None for the start."""
+        n, last = max(up, right, 1), (row, column)
+        for k in range(1, n + 1):
+            r, c = row - (2 * k * up + n) // (2 * n), column + (2 * k * right + n) // (2 * n)
+            if not (0 <= r < len(track) and 0 <= c < len(track[0])) or track[r][c] == "#":
+                return None if crash == "start" else (*last, 0, 0)
+            if track[r][c] == "F":
+                return ("done", 0, 0, 0)
+            last = (r, c)
+        return (row - up, column + right, up, right)
+
+    number = {state: i for i, state in enumerate(starts)}
+    order, rows, entries = list(starts), [], []
+    at = 0
+    while at < len(order):  # all that can be reached
+        row, column, up, right = order[at]
+        for a, (more_up, more_right) in enumerate(changes):
+            speed = (up + more_up, right + more_right)
+            if min(speed) < 0 or max(speed) > top_speed or speed == (0, 0):
+                continue
+            chances = {}
+            for chance, (u, r) in ((1.0 - slip, speed), (slip, (up, right))):
+                to = (row, column, 0, 0) if (u, r) == (0, 0) else moved(row, column, u, r)
+                for state, share in ([(to, 1.0)] if to is not None else [(s, 1.0 / len(starts)) for s in starts]):
+                    chances[state] = chances.get(state, 0.0) + chance * share
+            for state, chance in chances.items():
+                if state[0] != "done" and state not in number:
+                    number[state] = len(order)
+                    order.append(state)
+                entries.append((len(rows), state, chance))
+            rows.append((at, a))
+        at += 1
+    number[("done", 0, 0, 0)] = len(order)
+    order.append(("done", 0, 0, 0))
+    row, to, chance = [e[0] for e in entries], [number[e[1]] for e in entries], [e[2] for e in entries]
+    matrix = sparse.csr_array((chance, (row, to)), shape=(len(rows), len(order)))
+    state, action = np.array(rows).T
+    mdp = MDP.from_pairs(matrix, state, action, discount, terminal=[len(order) - 1], state_ids=order, action_ids=changes,
+                         n_actions=len(changes))
+    start, reward = np.zeros(len(order)), np.full(len(order), -1.0)
+    start[:len(starts)], reward[-1] = 1.0 / len(starts), 0.0
+    return Domain(mdp, reward, start, (len(track), len(track[0])), track)

@@ -1,7 +1,7 @@
 """Named failures. Each message has three clauses: the rule, the first offender, the way out."""
 
 __all__ = [
-    "FastIRLError", "InvalidInputError", "InvalidTripError", "UnreachableError",
+    "FastIRLError", "InvalidInputError", "InvalidTripError", "ExpertError", "UnreachableError",
     "DivergenceError", "UndecidedError", "MissingExtraError", "NotFittedError", "NoFiniteOptimumError",
     "FastIRLWarning", "ConvergenceWarning", "IdentificationWarning", "DroppedTripsWarning",
 ]
@@ -41,6 +41,21 @@ class NoFiniteOptimumError(InvalidInputError):
     def __init__(self, message, *, items=()):
         super().__init__(message)
         self.items = tuple(items)
+
+
+class ExpertError(InvalidInputError):
+    """An expert that was asked returned no action, or one that the state does not have.
+
+    Attributes
+    ----------
+    state : the label of the state it was asked about
+    action : what it returned
+    """
+
+    def __init__(self, message, *, state=None, action=None):
+        super().__init__(message)
+        self.state = state
+        self.action = action
 
 
 class UnreachableError(InvalidInputError):

@@ -394,7 +394,7 @@ def visitation_frequencies(mdp, policy, initial_distribution=None, horizon=None,
     """
     _require_model(mdp)
     tol = None if tol is None else positive_number("tol", tol)
-    start = _distribution(mdp, initial_distribution)
+    start = start_distribution(mdp, initial_distribution)
     policies = _policies(mdp, policy, horizon)
     zero = np.zeros(mdp.n_pairs)
     if horizon is not None:
@@ -410,7 +410,8 @@ def visitation_frequencies(mdp, policy, initial_distribution=None, horizon=None,
     return _visits(problem, start, tol)
 
 
-def _distribution(mdp, given):
+def start_distribution(mdp, given):
+    """(n_states,) where a process starts: as given, else the environment's own."""
     if given is None:
         if mdp.initial_distribution is None:
             raise InvalidInputError("`initial_distribution` must be given: this model carries none of its own; only "
@@ -500,7 +501,7 @@ def sample_trajectories(mdp, policy, n, rng, *, horizon=None, initial_distributi
         raise InvalidInputError(
             f"`rng` must be a numpy.random.Generator: got {type(rng).__name__}; pass numpy.random.default_rng(seed)")
     policies = _policies(mdp, policy, horizon)
-    start = _distribution(mdp, initial_distribution)
+    start = start_distribution(mdp, initial_distribution)
     state = rng.choice(mdp.n_states, size=n, p=start / start.sum()).astype(np.int64)
     # every entry is a trip, its time and a state; steps have a pair beside
     trips, states, pairs, time = [np.arange(n)], [state.copy()], [], 0
