@@ -28,6 +28,7 @@ from .tamer import TAMER
 from .tntp import read_tntp
 from .trainers import SimulatedTrainer
 from .trajectories import Trajectories
+from .trajectory_preferences import PreferenceIRL
 from .turns import arcs_from_links, expand_two_way, turn_bans_from_osm
 
 try:
@@ -54,6 +55,7 @@ __all__ = [
     "GAIL",
     "MaxEntIRL",
     "MaximumMarginPlanning",
+    "PreferenceIRL",
     "RecedingHorizonIRL",
     "RelativeEntropyIRL",
     "SimulatedTrainer",

@@ -3,6 +3,7 @@
 __all__ = [
     "FastIRLError", "InvalidInputError", "InvalidTripError", "ExpertError", "UnreachableError",
     "DivergenceError", "UndecidedError", "MissingExtraError", "NotFittedError", "NoFiniteOptimumError",
+    "SeparationError",
     "FastIRLWarning", "ConvergenceWarning", "IdentificationWarning", "DroppedTripsWarning",
 ]
 
@@ -91,6 +92,19 @@ class MissingExtraError(FastIRLError, ImportError):
 
 class NotFittedError(FastIRLError, AttributeError):
     """A result was asked of an estimator that has not been fitted."""
+
+
+class SeparationError(NoFiniteOptimumError):
+    """Comparisons that some weights order without a fault: the likelihood has no maximum.
+
+    Attributes
+    ----------
+    direction : dict from parameter name to its share in those weights, the others 0
+    """
+
+    def __init__(self, message, *, direction=None):
+        super().__init__(message)
+        self.direction = dict(direction or {})
 
 
 class FastIRLWarning(UserWarning):

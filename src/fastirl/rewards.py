@@ -8,6 +8,7 @@ product gᵀ ∂r/∂θ, and what is asked of θ besides: held values, bounds, �
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import sparse
 
 from ._validation import positive_number, require
 from .exceptions import InvalidInputError
@@ -28,6 +29,7 @@ class BoundReward:
     linear : whether r = Xθ with the model's features X
     utility : callable (features, θ) -> (n_rows,)
     pull_back : callable (features, θ, g) -> (k,) = gᵀ ∂r/∂θ
+    design : callable features -> (n_rows, k) matrix A, dense or sparse, where r = Aθ; None where r is not linear in θ
     """
 
     names: object
@@ -41,6 +43,7 @@ class BoundReward:
     linear: bool
     utility: object
     pull_back: object
+    design: object = None
 
     @property
     def plain(self):
@@ -131,7 +134,8 @@ class LinearReward(_Reward):
         ones = free.astype(float)
         return BoundReward(tuple(names), free, held, None, self.l1 * ones, self.l2 * ones,
                            np.array([low for low, _ in intervals]), np.array([high for _, high in intervals]), True,
-                           self.utility, lambda features, weights, gradient: self.pull_back(features, gradient))
+                           self.utility, lambda features, weights, gradient: self.pull_back(features, gradient),
+                           lambda features: features)
 
     def utility(self, features, weights):
         """Xθ, the utility of each row of features."""
@@ -224,9 +228,13 @@ class FreeReward(_Reward):
         def pull_back(features, weights, gradient):
             return np.asarray(gradient, float) if of is None else np.bincount(of, gradient, minlength=k)
 
+        def design(features):
+            column = np.arange(k) if of is None else of
+            return sparse.csr_array((np.ones(column.size), (np.arange(column.size), column)), shape=(column.size, k))
+
         full = np.full
         return BoundReward(names, np.ones(k, bool), np.zeros(k), np.clip(np.zeros(k), low, high), full(k, self.l1),
-                           full(k, self.l2), full(k, low), full(k, high), False, utility, pull_back)
+                           full(k, self.l2), full(k, low), full(k, high), False, utility, pull_back, design)
 
 
 class TorchReward(_Reward):
@@ -333,9 +341,12 @@ class SumReward(_Reward):
         def pull_back(features, weights, gradient):
             return np.concatenate([part.pull_back(features, weights[at], gradient) for part, at in zip(parts, slices)])
 
+        def design(features):
+            return sparse.hstack([sparse.csr_array(part.design(features)) for part in parts], format="csr")
+
         return BoundReward(_Chained([part.names for part in parts]), joined("free"), joined("held"),
                            _joined_start(parts), joined("l1"), joined("l2"), joined("lower"), joined("upper"),
-                           False, utility, pull_back)
+                           False, utility, pull_back, design if all(part.design for part in parts) else None)
 
 
 class _Chained:
