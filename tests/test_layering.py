@@ -22,7 +22,7 @@ RANKS = {
     "route_choice": 6, "tntp": 6, "planning": 6, "process_likelihood": 6,
     "plackett_luce": 6, "winners": 6, "dueling_bandits": 8, "_rankings": 0, "_rankings_reference": 0,
     "objectives": 7, "learner": 7, "trainers": 7, "domains": 6,
-    "maxent": 8, "cloning": 8, "dpo": 8, "tamer": 8, "dagger": 9, "apprenticeship": 8,  "bayesian": 8, "relative_entropy": 8,
+    "maxent": 8, "cloning": 8, "dpo": 8, "tamer": 8, "interactive": 8, "dagger": 9, "apprenticeship": 8, "bayesian": 8, "relative_entropy": 8,
     "trajectory_preferences": 8, "active_queries": 9,
     "adversarial": 9, "receding_horizon": 9,
     "plotting": 10, "preference_plots": 10, "datasets": 10, "compare": 10,

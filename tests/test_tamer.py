@@ -27,7 +27,8 @@ def pairs_of(mdp, trip):
     return mdp.pair_index(trip.states[:len(trip.actions)], trip.actions)
 
 
-@pytest.mark.parametrize("delay, law", [(("uniform", 0.2, 0.8), stats.uniform(0.2, 0.6)), (("gamma", 2.0, 0.28), stats.gamma(2.0, scale=0.28))])
+@pytest.mark.parametrize("delay, law", [(("uniform", 0.2, 0.8), stats.uniform(0.2, 0.6)),
+                                        (("gamma", 2.0, 0.28), stats.gamma(2.0, scale=0.28))])
 def test_delays_have_their_distribution(delay, law, rng):
     ours, x = Delay.of(delay), np.linspace(-1, 5, 61)
     np.testing.assert_allclose(ours.cdf(x), law.cdf(x), atol=1e-14)
@@ -176,12 +177,14 @@ def test_wrong_input_is_named(rng):
     def fit(times=([0, 1, 2],), feedback=([(1.5, 1.0)],), **options):
         return fi.TAMER(**options).fit(mdp, trips, times, feedback)
 
-    for change, message in (({"times": [[0, 1]]}, "'ann' has 2 choices and times of shape"), ({"times": [[0, 2, 1]]}, "finite and rise"),
+    for change, message in (({"times": [[0, 1]]}, "'ann' has 2 choices and times of shape"),
+                            ({"times": [[0, 2, 1]]}, "finite and rise"),
                             ({"feedback": [[(1.5, np.nan)]]}, "that of 'ann' is not"), ({"feedback": [None]}, "some feedback"),
                             ({"feedback": [[(1.5, 1)], None]}, "got 2 for 1"), ({"feedback": [[(0.1, 1.0)]]}, "no step precedes"),
                             ({"feedback": [["yes"]]}, "that of 'ann' is not"), ({"on": "features"}, "needs features"),
                             ({"delay": ("uniform", 0.8, 0.2)}, "lowest < highest"), ({"delay": 0.5}, "a delay must be"),
-                            ({"delay": ("normal", 1, 1)}, "'normal'"), ({"l2": 0}, "`l2`"), ({"uncredited": "ignore"}, "uncredited")):
+                            ({"delay": ("normal", 1, 1)}, "'normal'"), ({"l2": 0}, "`l2`"),
+                            ({"uncredited": "ignore"}, "uncredited")):
         with pytest.raises(InvalidInputError, match=message):
             fit(**change)
     dropped = fit(feedback=[[(0.1, 1.0), (1.5, 1.0)]], uncredited="drop")
@@ -189,11 +192,11 @@ def test_wrong_input_is_named(rng):
     with pytest.raises(NotFittedError):
         fi.TAMER().update(0.0, 0, 0)
     online = fi.TAMER().start(mdp).update(1.0, 0, 0)
-    for arguments, message in (((0.5, 0, 0), "run backwards"), ((2.0, 0), "come together"), ((2.0, 0, 0, [(0.5, 1.0)]), "since the last call"),
-                               ((float("nan"), 0, 0), "`time`"), ((2.0, 5, 0), "5"), ((2.0, 0, 0, "good"), "feedback")):
+    for arguments, message in (((0.5, 0, 0), "run backwards"), ((2.0, 0), "come together"),
+                               ((2.0, 0, 0, [(0.5, 1.0)]), "since the last call"), ((float("nan"), 0, 0), "`time`"), ((2.0, 5, 0), "5"), ((2.0, 0, 0, "good"), "feedback")):
         with pytest.raises(InvalidInputError, match=message):
             online.update(*arguments)
-    for options, message in (({"guidance_rate": 0.5}, "name objects"), ({"guidance_rate": 2}, "guidance_rate"), ({"noise": -1}, "noise"),
-                             ({"guidance_rate": 0.5, "objects": [0.5] * 4}, "4 integers"), ({"wanted": [True]}, "4 entries")):
+    for options, message in (({"guidance_rate": 0.5}, "name objects"), ({"guidance_rate": 2}, "guidance_rate"),
+                             ({"noise": -1}, "noise"), ({"guidance_rate": 0.5, "objects": [0.5] * 4}, "4 integers"), ({"wanted": [True]}, "4 entries")):
         with pytest.raises(InvalidInputError, match=message):
             fi.SimulatedTrainer(mdp, np.zeros(4), **options)

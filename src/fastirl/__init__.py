@@ -12,6 +12,7 @@ from .comparisons import Comparisons
 from .dagger import DAgger
 from .dpo import DPO
 from .exceptions import *  # noqa: F403
+from .interactive import InteractiveQLearning
 from .maxent import MaxEntIRL
 from .mdp import MDP
 from .planning import policy_evaluation, sample_trajectories, soft_value_iteration, value_iteration, visitation_frequencies
@@ -53,6 +54,7 @@ __all__ = [
     "DAgger",
     "DPO",
     "GAIL",
+    "InteractiveQLearning",
     "MaxEntIRL",
     "MaximumMarginPlanning",
     "PreferenceIRL",

@@ -1,4 +1,4 @@
-"""Small worlds with a known truth, on which learners are compared: gridworld, Objectworld, a chain and a race-track."""
+"""Small worlds with a known truth, on which learners are compared: gridworld, Objectworld, a chain, a race-track, a kitchen."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from ._validation import one_of, positive_number, whole_number
 from .exceptions import InvalidInputError
 from .mdp import MDP
 
-__all__ = ["Domain", "gridworld", "objectworld", "racetrack", "worst_case_chain"]
+__all__ = ["Domain", "Kitchen", "gridworld", "kitchen", "objectworld", "racetrack", "worst_case_chain"]
 
 _MOVES = np.array([(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)])
 
@@ -262,3 +262,115 @@ def racetrack(track=_TRACK, top_speed=4, slip=0.1, crash="start", discount=1.0):
     start, reward = np.zeros(len(order)), np.full(len(order), -1.0)
     start[:len(starts)], reward[-1] = 1.0 / len(starts), 0.0
     return Domain(mdp, reward, start, (len(track), len(track[0])), track)
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """A cake to bake, one step at a time.
+
+    Attributes
+    ----------
+    mdp : MDP; states are labelled like "table, holds flour; bowl(shelf): eggs; tray(table): empty; spoon(shelf); eggs(table)",
+        actions like "pick up bowl"
+    reward : (n_pairs,) +1 for putting the tray with batter into the oven, −1 for a disaster, which ends the episode too; else 0
+    initial_distribution : (n_states,) everything on the shelf, in front of which the agent stands
+    object_names : the five objects
+    objects : (n_pairs,) the object that a choice has to do with, −1 where it only walks: what guidance names
+    """
+
+    mdp: MDP
+    reward: np.ndarray
+    initial_distribution: np.ndarray
+    object_names: tuple
+    objects: np.ndarray
+
+    @property
+    def pair_reward(self):
+        """(n_pairs,) the same as `reward`."""
+        return self.reward
+
+
+_OBJECTS = ("flour", "eggs", "spoon", "bowl", "tray")
+_PLACES = ("shelf", "table", "oven")
+_HELD = 2  # where an object is that the agent holds
+
+
+def kitchen(discount=0.95):
+    """A compact form of Sophie's Kitchen, in which Thomaz and Breazeal (2006) let people teach an agent to bake.
+
+    The agent walks between shelf, table and oven, picks up, puts down, and uses what it holds on something at the same place.
+    Flour and eggs go into the bowl, the spoon mixes what holds both, the mixed bowl is used on the tray, the tray with
+    batter is put into the oven. Anything else in the oven, and flour or eggs on the tray, is a disaster.
+
+    Parameters
+    ----------
+    discount : float
+
+    Returns
+    -------
+    Kitchen
+
+    Notes
+    -----
+    Deterministic; actions that would change nothing do not exist. The shortest way takes 16 steps. The original has more places
+    for things, more states and no published table of transitions: results are comparable in kind only.
+    """
+    discount = positive_number("discount", discount, upper=1.0, strict=False)
+    start = (0, (0,) * 5, "empty", "empty")
+    number, queue = {start: 2}, [start]  # 0 baked, 1 spoiled
+    rows, actions, names = [], [], {}
+    for state in queue:
+        for name, about, there in _kitchen_moves(state):
+            if there not in ("baked", "spoiled") and there not in number:
+                number[there] = len(number) + 2
+                queue.append(there)
+            to = {"baked": 0, "spoiled": 1}.get(there)
+            rows.append((number[state], names.setdefault(name, len(names)), number[there] if to is None else to, about))
+    n = len(number) + 2
+    tail, action, head, about = np.array(rows).T
+    matrix = sparse.csr_array((np.ones(tail.size), head, np.arange(tail.size + 1)), shape=(tail.size, n))
+    labels = ["baked", "spoiled", *map(_kitchen_label, number)]
+    mdp = MDP.from_pairs(matrix, tail, action, discount, terminal=[0, 1], state_ids=labels, action_ids=list(names))
+    order = mdp.pair_order
+    reward = np.select([head == 0, head == 1], [1.0, -1.0])[order]
+    return Kitchen(mdp, reward, np.bincount([2], minlength=n).astype(float), _OBJECTS, about[order])
+
+
+def _kitchen_moves(state):
+    """(name, object or −1, next state) of what can be done."""
+    agent, where, bowl, tray = state
+    held = where.index(_HELD) if _HELD in where else None
+    for step, name in ((-1, "go left"), (1, "go right")):
+        if 0 <= agent + step < len(_PLACES):
+            yield name, -1, (agent + step, where, bowl, tray)
+
+    def moved(which, to):
+        return agent, (*where[:which], to, *where[which + 1:]), bowl, tray
+
+    if held is None:
+        for which in range(5):
+            if where[which] == agent:
+                yield f"pick up {_OBJECTS[which]}", which, moved(which, _HELD)
+        return
+    if agent == 2:  # the oven: nothing lies there
+        yield f"put down {_OBJECTS[held]}", held, "baked" if (held, tray) == (4, "batter") else "spoiled"
+        return
+    yield f"put down {_OBJECTS[held]}", held, moved(held, agent)
+    if where[3] == agent:
+        then = {(0, "empty"): "flour", (0, "eggs"): "both", (1, "empty"): "eggs", (1, "flour"): "both", (2, "both"): "mixed"}
+        if (held, bowl) in then:
+            yield f"use {_OBJECTS[held]} on bowl", held, (agent, where, then[held, bowl], tray)
+    if where[4] == agent and tray == "empty":
+        if (held, bowl) == (3, "mixed"):
+            yield "use bowl on tray", 3, (agent, where, "empty", "batter")
+        if held in (0, 1):
+            yield f"use {_OBJECTS[held]} on tray", held, "spoiled"
+
+
+def _kitchen_label(state):
+    agent, where, bowl, tray = state
+    held = where.index(_HELD) if _HELD in where else None
+    inside = ("", "", "", f": {bowl}", f": {tray}")
+    parts = [_PLACES[agent] + ("" if held is None else f", holds {_OBJECTS[held]}{inside[held]}")]
+    parts += [f"{name}({_PLACES[where[k]]}){inside[k]}" for k, name in enumerate(_OBJECTS) if k != held]
+    return "; ".join(parts)
