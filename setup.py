@@ -68,6 +68,7 @@ HEADERS = {
     "_core": ("_lanes.h", "_lanes_kernels.h"),
     "_planning": ("_sweeps.h", "_sweeps_kernels.h"),
     "_symbolic": (),
+    "_rankings": (),
     "_elimination": ("_elimination.h", "_elimination_kernels.h"),
 }
 extensions = [
