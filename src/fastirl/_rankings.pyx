@@ -87,6 +87,19 @@ def pair_matrix(const int32_t[::1] item, const int64_t[::1] offsets, const int32
 # --- without ties ------------------------------------------------------------------------------
 
 
+def tally(const int32_t[::1] item, const int64_t[::1] offsets, const int64_t[::1] n_stages, const double[::1] weight,
+          double[::1] chosen, double[::1] present):
+    """Weight of the stages at which each item was chosen, and at which it was there."""
+    cdef Py_ssize_t r, u, begin, stage
+    with nogil:
+        for r in range(offsets.shape[0] - 1):
+            begin, stage = offsets[r], n_stages[r]
+            for u in range(begin, offsets[r + 1]):
+                if u - begin < stage:
+                    chosen[item[u]] += weight[r]
+                present[item[u]] += weight[r] * min(u - begin + 1, stage)
+
+
 def likelihood(const int32_t[::1] item, const int64_t[::1] offsets, const int64_t[::1] n_stages, const double[::1] weight,
                const double[::1] worth, double[::1] share, double[::1] by_entry, Py_ssize_t longest):
     """Sum of w log S_t over all stages; share_i += sum of w / S_t over the stages at which i is there.

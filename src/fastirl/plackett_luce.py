@@ -1,0 +1,842 @@
+"""Plackett-Luce: strengths of items from rankings, by Newton's method, with a certificate."""
+
+import warnings
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from scipy import linalg, optimize, sparse
+from scipy.sparse import csgraph
+from scipy.sparse.linalg import splu
+from scipy.special import ndtri
+
+from . import _rankings
+from . import _validation as _v
+from .exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumError
+from .rankings import Rankings
+from .tables import Table
+
+__all__ = ["PlackettLuceResult", "plackett_luce"]
+
+_SMALL = 200  # parameters up to which a Hessian is made and factorised at once
+_DENSE = 3000  # and up to which it may be dense at all
+_INVERSE = 5000  # and up to which its inverse is made
+_WIDEST = 600.0  # log worths further apart would underflow in sums
+_CG_LIMIT = 200
+_DECREMENT = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class PlackettLuceResult:
+    """Strengths of items, how well they are known, and what certifies them.
+
+    Attributes
+    ----------
+    labels : (n_items,) labels of the items
+    strength : (n_items,) λ, log worths; they add up to 0 in each component (with a prior: are drawn to 0)
+    ties : dict from the size of a tie to its parameter δ; empty where nothing tied
+    log_likelihood : float, without the prior
+    n_rankings : float, weight of all rankings; `n_choices` : float, weight of all choices among two or more
+    appearances : (n_items,) weight of the choices at which each item was there
+    score_residual : float, largest |score of an item| / its appearances
+    newton_decrement : float, √(gᵀ H⁻¹ g): how many standard errors the farthest contrast is off
+    converged : bool, `score_residual` ≤ tol and `newton_decrement` ≤ 1e-6
+    n_iter : int, Newton steps; `n_passes` : int, passes over the data
+    method : "newton" or "newton-cg"
+    component : (n_items,) int32, which items are connected; strengths compare within a component only
+    prior : standard deviation of the normal prior, or None
+    tol : float
+    """
+
+    labels: np.ndarray
+    strength: np.ndarray
+    ties: dict
+    log_likelihood: float
+    n_rankings: float
+    n_choices: float
+    appearances: np.ndarray
+    score_residual: float
+    newton_decrement: float
+    converged: bool
+    n_iter: int
+    n_passes: int
+    method: str
+    component: np.ndarray
+    prior: object
+    tol: float
+    source: object = field(default=None, repr=False, compare=False)
+
+    @property
+    def worth(self):
+        """(n_items,) α = exp λ, scaled to add up to 1 in each component."""
+        worth = np.exp(self.strength - self.strength.max())
+        return worth / np.bincount(self.component, worth)[self.component]
+
+    @cached_property
+    def _finder(self):
+        return _v.LabelIndex(self.labels, "ranking")
+
+    @cached_property
+    def covariance(self):
+        """(n_items + ties,) squared: inverse Hessian, of strengths and then of log δ in the order of `ties`.
+
+        Strengths as they stand, with their sum held; pseudo-inverse without a prior.
+
+        Raises
+        ------
+        InvalidInputError
+            More than 5,000 items: ask `contrast` for the pairs that matter.
+        """
+        return _v.freeze(self.source.inverse(self.source.at))
+
+    def _covariance(self, kind):
+        _v.one_of("kind", kind, ("hessian", "robust", "clustered"))
+        if kind == "hessian":
+            return self.covariance
+        rows = self.source.scores(kind)
+        half = rows @ self.covariance
+        return half.T @ half
+
+    def standard_errors(self, kind="hessian"):
+        """(n_items,) standard errors of the strengths.
+
+        Parameters
+        ----------
+        kind : "hessian", "robust" or "clustered"
+            "robust" is H⁻¹ (Σ w s sᵀ) H⁻¹ with the score s of each ranking, "clustered" the same with the sums over each
+            cluster of rankings. Neither has a correction for small samples.
+
+        Raises
+        ------
+        InvalidInputError
+            "clustered" where the rankings have no clusters; more than 5,000 items.
+        """
+        return np.sqrt(np.maximum(np.diag(self._covariance(kind))[: len(self.labels)], 0.0))
+
+    def tie_standard_errors(self, kind="hessian"):
+        """dict from the size of a tie to the standard error of log δ."""
+        errors = np.sqrt(np.maximum(np.diag(self._covariance(kind))[len(self.labels):], 0.0))
+        return dict(zip(self.ties, errors.tolist()))
+
+    def contrast(self, first, second, kind="hessian"):
+        """(difference of two strengths, its standard error).
+
+        Parameters
+        ----------
+        first, second : labels of one component
+        kind : "hessian", "robust" or "clustered"
+
+        Raises
+        ------
+        InvalidInputError
+            An unknown label, or items that nothing connects.
+
+        Notes
+        -----
+        Solves one linear system: right for any number of items.
+        """
+        _v.one_of("kind", kind, ("hessian", "robust", "clustered"))
+        i, j = (int(np.atleast_1d(self._finder.locate(name, [label], "the label of an item", "`labels`"))[0])
+                for name, label in (("first", first), ("second", second)))
+        if self.component[i] != self.component[j] and self.prior is None:
+            raise InvalidInputError(f"only connected items can be compared: {_v.shown(self.labels[i])} and "
+                                    f"{_v.shown(self.labels[j])} are in different components; pass a prior, or compare within one")
+        direction = np.zeros(len(self.labels) + len(self.ties))
+        direction[i] += 1.0
+        direction[j] -= 1.0
+        solved = self.source.solve(self.source.at, direction)
+        if kind == "hessian":
+            variance = float(direction @ solved)
+        else:
+            variance = float(((self.source.scores(kind) @ solved) ** 2).sum())
+        return float(self.strength[i] - self.strength[j]), float(np.sqrt(max(variance, 0.0)))
+
+    def choice_probabilities(self, items):
+        """(n,) probability that each of these items is chosen, alone, among them, when nothing may tie: α_i / Σ α.
+
+        Parameters
+        ----------
+        items : sequence of different labels
+
+        Raises
+        ------
+        InvalidInputError
+            An unknown label, a repeated one.
+        """
+        places = np.atleast_1d(self._finder.locate("items", list(items), "the label of an item", "`labels`"))
+        if len(np.unique(places)) != len(places):
+            raise InvalidInputError(f"`items` must be different: got {list(items)!r}; drop the repeated ones")
+        worth = np.exp(self.strength[places] - self.strength[places].max())
+        return worth / worth.sum()
+
+    def table(self, kind="hessian", level=0.95):
+        """Table of the items from the strongest to the weakest, with standard errors and normal intervals.
+
+        Parameters
+        ----------
+        kind : as in `standard_errors`
+        level : float in (0, 1)
+        """
+        if not 0 < level < 1:
+            raise InvalidInputError(f"`level` must lie between 0 and 1: got {_v.shown(level)}; pass 0.95 for 95%")
+        order = np.argsort(-self.strength, kind="stable")
+        error, half = self.standard_errors(kind), float(ndtri(0.5 + level / 2))
+        data = {"item": [_v.plain(label) if np.isscalar(label) else str(label) for label in self.labels[order]],
+                "strength": self.strength[order], "s.e.": error[order], "low": (self.strength - half * error)[order],
+                "high": (self.strength + half * error)[order], "worth": self.worth[order]}
+        if self.component.max(initial=0):
+            data["component"] = self.component[order]
+        notes = [f"log likelihood {self.log_likelihood:.4f}, {self.n_choices:g} choices; {100 * level:g}% intervals ({kind})"]
+        errors = self.tie_standard_errors(kind)
+        notes += [f"ties of {size}: δ = {value:.4g} (s.e. of log δ {errors[size]:.3g})" for size, value in self.ties.items()]
+        if not self.converged:
+            notes.append("not converged")
+        return Table(data, title="Plackett-Luce strengths", notes=notes,
+                     formats={name: ".4f" for name in ("strength", "s.e.", "low", "high", "worth")})
+
+    def __str__(self):
+        return str(self.table()) if len(self.labels) <= 100 else repr(self)
+
+    def __repr__(self):
+        return (f"PlackettLuceResult({len(self.labels):,} items, log likelihood {self.log_likelihood:.6g}, "
+                f"{'converged' if self.converged else 'not converged'})")
+
+
+def plackett_luce(rankings, ties="davidson", prior=None, components="error", method="auto", tol=1e-8, max_iter=100):
+    r"""Fit strengths of items to rankings by maximum likelihood.
+
+    At each stage of a ranking one of the items that are still there is chosen, with probability
+
+    .. math:: P(i \mid A) = \alpha_i / \sum_{j \in A} \alpha_j, \qquad \alpha_i = e^{\lambda_i} .
+
+    Where items tie, a set T of at most D items is chosen among the sets of the sizes that occur (Davidson-Luce):
+
+    .. math:: P(T \mid A) \propto \delta_{|T|} \Big(\prod_{i \in T} \alpha_i\Big)^{1/|T|}, \qquad \delta_1 = 1 .
+
+    Parameters
+    ----------
+    rankings : Rankings, or a sequence of sequences of labels, best first, as `Rankings.from_lists` takes it
+    ties : "davidson" or "error"
+        The model of ties above, or an error that names the first tie.
+    prior : float, optional
+        Standard deviation σ of independent normal priors on λ, mean 0: subtracts Σ λ² / (2σ²). The result is then the
+        mode of the posterior, and exists for any data without ties.
+    components : "error" or "separate"
+        What to do where groups of items never meet in a choice: refuse, or fit each group by itself.
+    method : "auto", "newton" or "newton-cg"
+        Newton steps from a factorised Hessian, or from conjugate gradients that never form it. "auto": the first up to 200
+        parameters, else the second, until a system needs more than 200 iterations.
+    tol : float, on the largest |score| of an item per appearance
+    max_iter : int, Newton steps
+
+    Returns
+    -------
+    PlackettLuceResult
+
+    Raises
+    ------
+    NoFiniteOptimumError
+        Without a prior: groups of items that never meet, items that win or lose every choice against the others (Ford's
+        condition), ties that the data would explain by an infinite parameter. It names the items.
+    InvalidInputError
+        No choice at all; what `Rankings` refuses; unknown options.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Where the certificate was not met.
+
+    Notes
+    -----
+    The log likelihood is concave in λ and log δ, ties included, so what is found is the maximum. Ties at the last stage
+    count; a stage with one item left is certain. Sizes of ties that never occur have δ = 0. With two items in every
+    ranking this is Bradley-Terry, with ties Davidson's model. It does not sum over the orders that a tie could hide: that
+    likelihood is not concave.
+
+    References
+    ----------
+    Plackett (1975), Applied Statistics 24:193; Luce (1959); Ford (1957), American Mathematical Monthly 64(8):28; Hunter
+    (2004), Annals of Statistics 32:384; Turner, van Etten, Firth, Kosmidis (2020), Computational Statistics 35:1027.
+
+    Examples
+    --------
+    >>> fit = plackett_luce([["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]])
+    >>> fit.strength.round(6).tolist()
+    [0.0, 0.0, 0.0]
+    """
+    if not isinstance(rankings, Rankings):
+        if hasattr(rankings, "pairs") and hasattr(rankings, "outcome"):
+            raise InvalidInputError("`rankings` must be Rankings or lists of labels: got Comparisons; pass them to bradley_terry, "
+                                    "which is the same model for pairs")
+        rankings = Rankings.from_lists(rankings)
+    _v.one_of("ties", ties, ("davidson", "error"))
+    _v.one_of("components", components, ("error", "separate"))
+    _v.one_of("method", method, ("auto", "newton", "newton-cg"))
+    prior = None if prior is None else _v.positive_number("prior", prior)
+    tol, max_iter = _v.positive_number("tol", tol), _v.whole_number("max_iter", max_iter, lower=1)
+    if ties == "error" and rankings.has_ties:
+        level, offsets = rankings.level, rankings.offsets
+        at = 1 + int(np.argmax((level[1:] == level[:-1]) & np.isin(np.arange(1, len(level)), offsets, invert=True)))
+        r = int(np.searchsorted(offsets, at, side="right")) - 1
+        raise InvalidInputError(f"rankings must not tie where ties='error': ranking {r} ties "
+                                f"{_v.shown(rankings.labels[rankings.item[at - 1]])} and "
+                                f"{_v.shown(rankings.labels[rankings.item[at]])}; pass ties='davidson'")
+    model = (_Tied if rankings.has_ties else _Strict)(_informative(rankings), prior)
+    component = _existence(model, components, prior)
+    model.component = component
+    return _fit(model, rankings, method, tol, max_iter)
+
+
+def _informative(rankings):
+    """Without rankings of weight 0, or of one item."""
+    useful = (rankings.weight > 0) & (np.diff(rankings.offsets) > 1)
+    if not useful.any():
+        raise InvalidInputError(f"at least one ranking must choose among two or more items: none of {len(rankings)} does (weight "
+                                "above 0 counts); pass longer rankings")
+    return rankings if useful.all() else rankings.subset(useful)
+
+
+# -------------------------------------------------------------------- when a maximum exists
+
+
+def _existence(model, components, prior):
+    """Ford's condition: the component of each item, or an error that names a group of items."""
+    data = model.data
+    n = data.n_items
+    if prior is not None:
+        model.check_orders()
+        return np.zeros(n, np.int32)
+    strong = _strong_groups(data)
+    if strong is None:
+        model.check_ties(np.zeros(n, np.int32))
+        return np.zeros(n, np.int32)
+    graph, strong_of, n_strong = strong
+    weak = _v.factorize(csgraph.connected_components(graph, directed=False)[1].astype(np.int64))[0].astype(np.int32)
+    n_weak = int(weak.max()) + 1
+    if n_weak > 1 and components == "error":
+        smallest = int(np.argmin(np.bincount(weak)))
+        members = np.flatnonzero(weak == smallest)
+        met = "is in no choice" if len(members) == 1 and model.appearances[members[0]] == 0 else "never meets the others"
+        raise NoFiniteOptimumError(
+            f"every two items must be connected by choices: the group {_some(data, members)} {met} ({n_weak} groups in all); pass "
+            "components='separate' to fit each group by itself, or a prior", items=data.labels[members].tolist())
+    if n_strong > n_weak:
+        tail, head = graph.nonzero()
+        across = strong_of[tail] != strong_of[head]
+        loses = np.zeros(n_strong, bool)
+        beats = np.zeros(n_strong, bool)
+        beats[strong_of[tail[across]]] = True
+        loses[strong_of[head[across]]] = True
+        ends = [(group, word) for word, group in (("unbeaten", np.flatnonzero(beats & ~loses)),
+                                                  ("winless", np.flatnonzero(loses & ~beats)))]
+        group, word = min(((int(g), word) for groups, word in ends for g in groups),
+                          key=lambda pair: np.count_nonzero(strong_of == pair[0]))
+        members = np.flatnonzero(strong_of == group)
+        against = "beat all others whenever they meet" if word == "unbeaten" else "lose to all others whenever they meet"
+        raise NoFiniteOptimumError(
+            f"a finite maximum needs no group of items to win or lose every choice against the others: {_some(data, members)} "
+            f"{against} ({word}); pass a prior, such as prior=2.0, or drop them", items=data.labels[members].tolist())
+    model.check_ties(weak)
+    return weak
+
+
+def _strong_groups(data):
+    """None where all items are strongly connected, else (graph, group of each item, number of groups)."""
+    n, m = data.n_items, len(data)
+    level = data._level if data.has_ties else np.empty(0, np.int32)
+    end = min(m, 1 + 20 * n // max(int(np.diff(data.offsets[:2])[0]), 1))
+    while True:  # a part of the rankings often connects all items
+        tail, head = _rankings.successors(data.item, data.offsets, level, data.n_ranked, 0, end)
+        graph = sparse.csr_array((np.ones(len(tail), np.int8), (tail, head)), shape=(n, n))
+        count, group = csgraph.connected_components(graph, connection="strong")
+        if count == 1:
+            return None
+        if end == m:
+            return graph, group, count
+        end = m
+
+
+def _some(data, members):
+    names = ", ".join(_v.shown(label) for label in data.labels[members[:5]])
+    return f"{{{names}{', …' if len(members) > 5 else ''}}}" + (f" of {len(members):,} items" if len(members) > 5 else "")
+
+
+# -------------------------------------------------------------------- the two likelihoods
+
+
+class _Strict:
+    """Minus the log likelihood (and log prior) of rankings without ties."""
+
+    orders = ()
+
+    def __init__(self, data, prior):
+        self.data, self.prior = data, prior
+        self.n_items = self.n_params = data.n_items
+        self.precision = 0.0 if prior is None else prior**-2.0
+        sizes = np.diff(data.offsets)
+        self.longest = int(sizes.max())
+        self.n_stages = np.minimum(data.n_ranked, sizes - 1)
+        self.chosen, self.appearances = np.zeros(self.n_items), np.zeros(self.n_items)
+        _rankings.tally(data.item, data.offsets, self.n_stages, data.weight, self.chosen, self.appearances)
+        self.n_choices = float(self.chosen.sum())
+        self.n_passes = 0
+        self._args = data.item, data.offsets, self.n_stages, data.weight
+
+    def check_orders(self):
+        """Without ties there are no parameters of ties."""
+
+    def check_ties(self, component):
+        """Without ties there are no parameters of ties."""
+
+    def start(self):
+        """One step of Hunter's minorisation from equal worths."""
+        share = np.zeros(self.n_items)
+        _rankings.likelihood(*self._args, np.ones(self.n_items), share, np.empty(0), self.longest)
+        self.n_passes += 1
+        extra = self.precision + (0.0 if self.prior is None else 1e-3)
+        with np.errstate(divide="ignore"):
+            found = np.log((self.chosen + extra) / np.where(share > 0, share + extra, 1.0))
+        return np.where(share > 0, np.clip(found, -20.0, 20.0), 0.0)
+
+    def evaluate(self, theta):
+        """(value, gradient, what the curvature there needs); None where worths would underflow."""
+        top = theta.max()
+        if not top - theta.min() < _WIDEST:
+            return None
+        worth, share = np.exp(theta - top), np.zeros(self.n_items)
+        total = _rankings.likelihood(*self._args, worth, share, np.empty(0), self.longest) + self.n_choices * top
+        self.n_passes += 1
+        value = total - self.chosen @ theta
+        expected = worth * share
+        return (value + 0.5 * self.precision * (theta @ theta), expected - self.chosen + self.precision * theta,
+                (worth, share, theta))
+
+    def log_likelihood(self, at):
+        theta = at[2]
+        total = _rankings.likelihood(*self._args, at[0], np.zeros(self.n_items), np.empty(0), self.longest)
+        return float(self.chosen @ theta - total - self.n_choices * theta.max())
+
+    def diagonal(self, at):
+        """Hessian's diagonal without its small second term: a preconditioner."""
+        return at[0] * at[1] + self.precision
+
+    def times(self, at, direction):
+        worth, share, _ = at
+        back = np.zeros(self.n_items)
+        _rankings.curvature(*self._args, worth, worth * direction, back, self.longest)
+        self.n_passes += 1
+        return worth * (direction * share - back) + self.precision * direction
+
+    def dense(self, at):
+        worth, share, _ = at
+        matrix = np.zeros((self.n_items, self.n_items))
+        _rankings.hessian(*self._args, worth, matrix, self.longest)
+        self.n_passes += 1
+        matrix += matrix.T
+        matrix *= -worth[:, None] * worth
+        # a Laplacian: rows add up to 0, which fixes the diagonal without cancellation
+        np.fill_diagonal(matrix, 0.0)
+        np.fill_diagonal(matrix, self.precision - matrix.sum(axis=1))
+        return matrix
+
+    def sparse(self, at):
+        worth, _, _ = at
+        sizes = np.diff(self.data.offsets)
+        n_pairs = int((sizes * (sizes - 1) // 2).sum())
+        row, column, value = _rankings.hessian_entries(*self._args, worth, n_pairs, self.longest)
+        self.n_passes += 1
+        upper = sparse.csr_array((-value * worth[row] * worth[column], (row, column)), shape=(self.n_items,) * 2)
+        off = (upper + upper.T).tocsc()
+        return off + sparse.diags_array(self.precision - np.asarray(off.sum(axis=1)).ravel()).tocsc()
+
+    def n_entries(self):
+        sizes = np.diff(self.data.offsets)
+        return int((sizes * (sizes - 1) // 2).sum())
+
+    def score_rows(self, at):
+        """(n_rankings, n_params) scores of rankings of weight 1, sparse."""
+        by_entry = np.empty(len(self.data.item))
+        worth = at[0]
+        _rankings.likelihood(*self._args, worth, np.zeros(self.n_items), by_entry, self.longest)
+        sizes = np.diff(self.data.offsets)
+        place = np.arange(len(by_entry)) - np.repeat(self.data.offsets[:-1], sizes)
+        score = (place < np.repeat(self.n_stages, sizes)) - worth[self.data.item] * by_entry
+        return sparse.csr_array((score, self.data.item, self.data.offsets), shape=(len(self.data), self.n_params))
+
+    # ---- shared with ties
+
+    def null_vectors(self):
+        """(n_params, n_components) directions that change nothing."""
+        if self.prior is not None:
+            return np.zeros((self.n_params, 0))
+        found = np.zeros((self.n_params, int(self.component.max()) + 1))
+        found[np.arange(self.n_items), self.component] = 1.0
+        return found
+
+    def centred(self, theta):
+        """Strengths that add up to 0 in each component."""
+        if self.prior is not None:
+            return theta
+        theta = theta.copy()
+        sizes = np.bincount(self.component)
+        theta[: self.n_items] -= (np.bincount(self.component, theta[: self.n_items]) / sizes)[self.component]
+        return theta
+
+    def factor(self, at):
+        """A function that solves with the Hessian, right sides orthogonal to its null space."""
+        if self.n_params <= _DENSE or self.orders:
+            matrix = self._regular(self.dense(at))
+            factor = linalg.cho_factor(matrix, overwrite_a=True, check_finite=False)
+            return lambda right: linalg.cho_solve(factor, right, check_finite=False)
+        matrix = self.sparse(at)
+        if self.prior is None:
+            # the first item of each component is held; contrasts do not depend on which
+            free = np.setdiff1d(np.arange(self.n_items), np.unique(self.component, return_index=True)[1])
+            solve = splu(matrix[free][:, free].tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve
+
+            def held(right):
+                found = np.zeros(self.n_items)
+                found[free] = solve(right[free])
+                return found
+            return held
+        return splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve
+
+    def _regular(self, matrix):
+        if self.prior is None:
+            # add a multiple of the projection on the null space of each component
+            scale = max(float(np.diag(matrix)[: self.n_items].mean()), 1e-300)
+            for member in self._members():
+                matrix[np.ix_(member, member)] += scale / len(member)
+        return matrix
+
+    def _members(self):
+        order = np.argsort(self.component, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(self.component))[:-1])
+
+    def inverse(self, at):
+        if self.n_params > _INVERSE:
+            raise InvalidInputError(f"a covariance matrix is made of at most {_INVERSE:,} parameters: there are {self.n_params:,}; ask "
+                                    "contrast(first, second) for the pairs that matter")
+        matrix = self._regular(self.dense(at))
+        scale = float(np.diag(matrix)[: self.n_items].mean()) if self.prior is not None else None
+        found = linalg.inv(matrix, check_finite=False)
+        if self.prior is None:
+            # what was added has its own inverse on the null space: taken off again
+            projected = found.copy()
+            for member in self._members():
+                projected[member] -= projected[member].mean(axis=0)
+            for member in self._members():
+                projected[:, member] -= projected[:, member].mean(axis=1, keepdims=True)
+            found = projected
+        del scale
+        return 0.5 * (found + found.T)
+
+    def solve(self, at, right):
+        if self.n_params <= _DENSE:
+            return self.centred(self.factor(at)(right))
+        found, _ = _conjugate_gradients(self, at, right, 1e-10, 20 * self.n_params)
+        return self.centred(found)
+
+    def scores(self, kind):
+        """(rows, n_params) whose inner products add up to the middle of the sandwich."""
+        rows = self.score_rows(self.at)
+        weight = self.data.weight
+        if kind == "robust":
+            return sparse.diags_array(np.sqrt(weight)) @ rows
+        if self.data.cluster is None:
+            raise InvalidInputError("clustered errors need clusters: these rankings have none; pass cluster= where they are made")
+        sums = sparse.csr_array((weight, (self.data.cluster, np.arange(len(weight)))))
+        return sums @ rows
+
+
+class _Tied(_Strict):
+    """The same with ties (Davidson-Luce): parameters are log worths, then log δ of the sizes of ties that occur."""
+
+    def __init__(self, data, prior):
+        self.data, self.prior = data, prior
+        self.precision = 0.0 if prior is None else prior**-2.0
+        self.n_items = data.n_items
+        sizes = np.diff(data.offsets)
+        self.longest, self.n_passes = int(sizes.max()), 0
+        # one row a chosen group: its size, and how many items were still there
+        place = np.arange(len(data.item)) - np.repeat(data.offsets[:-1], sizes)
+        left = np.repeat(sizes, sizes) - place
+        ranked = place < np.repeat(data.n_ranked, sizes)
+        begins = np.ones(len(data.item), bool)
+        begins[1:] = data.level[1:] != data.level[:-1]
+        begins[data.offsets[:-1]] = True
+        group = np.cumsum(begins) - 1
+        size = np.bincount(group)[group]
+        counted = ranked & (np.repeat(left[begins], np.bincount(group)) > 1)
+        weight = np.repeat(data.weight, sizes)
+        self.orders = tuple(int(d) for d in np.unique(size[counted]) if d > 1)
+        self.order = np.array([1, *self.orders], np.int32)
+        self.n_params = self.n_items + len(self.orders)
+        self._share = np.where(counted, 1.0 / size, 0.0)
+        self.chosen = np.zeros(self.n_params)
+        self.chosen[: self.n_items] = np.bincount(data.item, weight * self._share, minlength=self.n_items)
+        first = begins & counted
+        self._stage = first, size, left
+        self.chosen[self.n_items:] = [weight[first & (size == d)].sum() for d in self.orders]
+        self.n_choices = float(weight[first].sum())
+        stages_so_far = np.cumsum(first) - np.repeat(np.cumsum(first)[data.offsets[:-1]] - first[data.offsets[:-1]], sizes)
+        self.appearances = np.bincount(data.item, weight * stages_so_far, minlength=self.n_items)
+        self._level = np.ascontiguousarray(data.level, np.int32)
+        self._args = data.item, data.offsets, self._level, data.n_ranked, data.weight
+
+    def check_orders(self):
+        """Sizes of ties among themselves: none may be chosen whenever it could be, or never beat another one."""
+        first, size, left = self._stage
+        orders = [1, *self.orders]
+        arcs = {(int(s), d) for s, k in {(s, k) for s, k in zip(size[first].tolist(), left[first].tolist())}
+                for d in orders if d <= k and d != s}
+        place = {order: at for at, order in enumerate(orders)}
+        graph = np.zeros((len(orders),) * 2)
+        for tail, head in arcs:
+            graph[place[tail], place[head]] = 1
+        count, group = csgraph.connected_components(sparse.csr_array(graph), connection="strong")
+        if count > 1:
+            stuck = next(order for order in orders[1:] if group[place[order]] != group[0])
+            raise NoFiniteOptimumError(
+                f"a finite parameter of ties of {stuck} needs choices that could have tied so and did not: here all did; pass "
+                "rankings without such ties too, or ties='error'")
+
+    def check_ties(self, component):
+        """Whether λ and δ together have a finite maximum; they do where wins alone connect the items of each component."""
+        data = self.data
+        n_pairs = int((data.n_ranked * (np.diff(data.offsets) - 1) - data.n_ranked * (data.n_ranked - 1) // 2).sum())
+        better, worse, _, tied = _rankings.pair_list(data.item, data.offsets, self._level, data.n_ranked, data.weight, 0, len(data),
+                                                     n_pairs)
+        graph = sparse.csr_array((np.ones(int((~tied).sum()), np.int8), (better[~tied], worse[~tied])), shape=(self.n_items,) * 2)
+        count, _ = csgraph.connected_components(graph, connection="strong")
+        if count == int(component.max()) + 1:
+            return self.check_orders()
+        direction = self._recession()
+        if direction is not None:
+            high, low = (int(np.argmax(sign * direction[: self.n_items])) for sign in (1, -1))
+            raise NoFiniteOptimumError(
+                "wins and ties together must have a finite maximum: here ties are explained the better the larger δ and the "
+                f"further {_v.shown(data.labels[high])} is above {_v.shown(data.labels[low])}, without end; pass a prior, or more "
+                "rankings", items=[data.labels[high], data.labels[low]])
+        return None
+
+    def _recession(self):
+        """A direction along which the log likelihood rises without end, or None: a linear program with cuts.
+
+        Chosen sets must gain at least as much as any other set of an allowed size, some of them more. The best other set of
+        size d holds the d items that gain most.
+        """
+        data, n, q = self.data, self.n_items, len(self.orders)
+        first, size, _ = self._stage
+        begin_of = np.flatnonzero(first)
+        end = data.offsets[np.searchsorted(data.offsets, begin_of, side="right")]
+        found = {}
+        for begin, stop in zip(begin_of.tolist(), end.tolist()):
+            found[tuple(data.item[begin:begin + size[begin]].tolist()), tuple(sorted(data.item[begin:stop].tolist()))] = True
+        orders, objective, rows = [1, *self.orders], np.zeros(n + q), []
+
+        def row(members, order):
+            out = np.zeros(n + q)
+            out[list(members)] = 1.0 / order
+            if order > 1:
+                out[n + self.orders.index(order)] = 1.0
+            return out
+
+        for chosen, there in found:
+            for order in orders:
+                if order <= len(there):
+                    objective += row(chosen, len(chosen)) - row(there, len(there))
+                    if order > 1:
+                        objective[n + self.orders.index(order)] -= 1.0
+            rows += [row([other], 1) - row(chosen, len(chosen)) for other in there if (other,) != chosen]
+        while True:
+            program = optimize.linprog(-objective, np.array(rows), np.zeros(len(rows)), bounds=(-1, 1), method="highs")
+            if -program.fun < 1e-7:
+                return None
+            z, cuts = program.x, []
+            for chosen, there in found:
+                by_gain = sorted(there, key=lambda item: -z[item])
+                for order in orders[1:]:
+                    if order <= len(there):
+                        cut = row(by_gain[:order], order) - row(chosen, len(chosen))
+                        if cut @ z > 1e-9:
+                            cuts.append(cut)
+            if not cuts:
+                return z
+            rows += cuts
+
+    def start(self):
+        share = np.zeros(self.n_items)
+        place = self.chosen[: self.n_items] / np.maximum(self.appearances, 1e-300)
+        share[:] = np.log(np.clip(place, 1e-3, None))
+        share[self.appearances == 0] = 0.0
+        return np.concatenate([share - share.mean(), np.zeros(len(self.orders))])
+
+    def _roots(self, theta):
+        strength = theta[: self.n_items]
+        top = strength.max()
+        return np.exp((strength - top)[:, None] / self.order), np.exp(np.concatenate([[0.0], theta[self.n_items:]])), top
+
+    def evaluate(self, theta):
+        strength, log_delta = theta[: self.n_items], theta[self.n_items:]
+        if not strength.max() - strength.min() < _WIDEST or not np.abs(log_delta).max(initial=0.0) < 100:
+            return None
+        root, delta, top = self._roots(theta)
+        expected, ties = np.zeros(self.n_items), np.zeros(len(self.order))
+        total = _rankings.tied_likelihood(*self._args, root, self.order, delta, expected, ties, np.empty(0), np.empty((0, 0)),
+                                          self.longest) + self.n_choices * top
+        self.n_passes += 1
+        expected = np.concatenate([expected, ties[1:]])
+        value = total - self.chosen @ theta + 0.5 * self.precision * (strength @ strength)
+        gradient = expected - self.chosen
+        gradient[: self.n_items] += self.precision * strength
+        return value, gradient, (root, delta, theta, expected)
+
+    def log_likelihood(self, at):
+        theta = at[2]
+        return float(-self.evaluate(theta)[0] + 0.5 * self.precision * (theta[: self.n_items] @ theta[: self.n_items]))
+
+    def diagonal(self, at):
+        found = at[3].copy()
+        found[: self.n_items] += self.precision
+        return np.maximum(found, 1e-300)
+
+    def times(self, at, direction):
+        root, delta, _, _ = at
+        out, ties = np.zeros(self.n_items), np.zeros(len(self.order))
+        _rankings.tied_curvature(*self._args, root, self.order, delta, np.ascontiguousarray(direction[: self.n_items]),
+                                 np.concatenate([[0.0], direction[self.n_items:]]), out, ties, self.longest)
+        self.n_passes += 1
+        out += self.precision * direction[: self.n_items]
+        return np.concatenate([out, ties[1:]])
+
+    def dense(self, at):
+        root, delta, _, _ = at
+        n, q = self.n_items, len(self.order)
+        matrix = np.zeros((n + q, n + q))
+        _rankings.tied_hessian(*self._args, root, self.order, delta, matrix, self.longest)
+        self.n_passes += 1
+        matrix = np.delete(np.delete(matrix, n, 0), n, 1)
+        matrix[np.arange(n), np.arange(n)] += self.precision
+        return 0.5 * (matrix + matrix.T)
+
+    def score_rows(self, at):
+        root, delta, _, _ = at
+        by_entry, by_ranking = np.empty(len(self.data.item)), np.zeros((len(self.data), len(self.order)))
+        _rankings.tied_likelihood(*self._args, root, self.order, delta, np.zeros(self.n_items), np.zeros(len(self.order)), by_entry,
+                                  by_ranking, self.longest)
+        items = sparse.csr_array((self._share - by_entry, self.data.item, self.data.offsets), shape=(len(self.data), self.n_items))
+        first, size, _ = self._stage
+        ranking = np.repeat(np.arange(len(self.data)), np.diff(self.data.offsets))[first]
+        seen = np.zeros_like(by_ranking)
+        for at_order, order in enumerate(self.order):
+            seen[:, at_order] = np.bincount(ranking, size[first] == order, minlength=len(self.data))
+        return sparse.hstack([items, sparse.csr_array((seen - by_ranking)[:, 1:])], format="csr")
+
+
+# -------------------------------------------------------------------- Newton
+
+
+def _fit(model, rankings, method, tol, max_iter):
+    if method == "auto":
+        method = "newton" if model.n_params <= _SMALL else "newton-cg"
+        may_switch = True
+    else:
+        may_switch = False
+    counts = np.concatenate([model.appearances, np.full(len(model.orders), model.n_choices)])
+    counts = np.where(counts > 0, counts, 1.0)
+    theta = model.centred(model.start())
+    value, gradient, at = model.evaluate(theta)
+    ritz, n_iter, decrement, residual = 1.0, 0, np.inf, np.inf
+    while True:
+        residual = float((np.abs(gradient) / counts).max())
+        tight = residual <= 0.5 * tol
+        if method == "newton-cg":
+            # the last system only measures what is left: a rough solution and a bound on its rest will do
+            forcing = 0.1 if tight else min(0.1, np.sqrt(residual))
+            step, report = _conjugate_gradients(model, at, -gradient, forcing, _CG_LIMIT if may_switch else 10 * model.n_params)
+            ritz = min(ritz, report.ritz)
+            if may_switch and not report.reached and (model.n_params <= _DENSE or not model.orders):
+                method = "newton"
+                continue
+            decrement = float(np.sqrt(max(-gradient @ step, 0.0) + report.rest / ritz))
+        else:
+            step = model.factor(at)(-gradient)
+            decrement = float(np.sqrt(max(-gradient @ step, 0.0)))
+        if (tight and decrement <= 0.5 * _DECREMENT) or n_iter == max_iter:
+            break
+        n_iter += 1
+        moved = _line_search(model, theta, value, gradient, step)
+        if moved is None:  # rounding leaves nothing to gain
+            break
+        theta, value, gradient, at = moved
+    model.at = at
+    theta = model.centred(theta)
+    converged = residual <= tol and decrement <= _DECREMENT
+    if not converged:
+        warnings.warn(f"plackett_luce stopped after {n_iter} steps before its tolerance: largest score per appearance {residual:.1e} "
+                      f"for tol={tol:g}, Newton decrement {decrement:.1e} for {_DECREMENT:g}; raise max_iter, or add a prior",
+                      ConvergenceWarning, stacklevel=3)
+    n = model.n_items
+    return PlackettLuceResult(
+        labels=rankings.labels, strength=_v.freeze(theta[:n].copy()),
+        ties={order: float(np.exp(value)) for order, value in zip(model.orders, theta[n:])},
+        log_likelihood=model.log_likelihood(at), n_rankings=rankings.n_votes, n_choices=model.n_choices,
+        appearances=_v.freeze(model.appearances), score_residual=residual, newton_decrement=decrement, converged=converged,
+        n_iter=n_iter, n_passes=model.n_passes, method=method, component=_v.freeze(model.component), prior=model.prior, tol=tol,
+        source=model)
+
+
+def _line_search(model, theta, value, gradient, step):
+    """(theta, value, gradient, at) after the first of the steps 1, ½, ¼, … that lowers the value enough, or None."""
+    slope = float(gradient @ step)
+    # below this differences of values are rounding; there the gradient decides
+    noise = 1e-13 * max(abs(value), 1.0)
+    length = 1.0
+    for _ in range(60):
+        tried = theta + length * step
+        found = model.evaluate(tried)
+        if found is not None:
+            if -slope * length <= 10 * noise:
+                return (tried, *found) if np.abs(found[1]).max() < np.abs(gradient).max() else None
+            if found[0] <= value + 1e-4 * length * slope + noise:
+                return (tried, *found)
+        length *= 0.5
+    return None
+
+
+@dataclass
+class _Report:
+    reached: bool
+    rest: float  # rᵀ D⁻¹ r of the residual
+    ritz: float  # smallest Ritz value of D⁻¹ H: an estimate, from above, of its smallest eigenvalue
+
+
+def _conjugate_gradients(model, at, right, forcing, limit):
+    """(x, report) with H x = right up to `forcing`, preconditioned by the diagonal; the null space is never left or entered."""
+    scale = model.diagonal(at)
+    scale = np.where(scale > 0, scale, 1.0)
+    x, residual = np.zeros(len(right)), right.copy()
+    z = residual / scale
+    direction, rho = z.copy(), float(residual @ z)
+    target, alphas, betas = forcing**2 * rho, [], []
+    while rho > target and len(alphas) < limit and rho > 0:
+        pushed = model.times(at, direction)
+        bend = float(direction @ pushed)
+        if bend <= 0:
+            break
+        alpha = rho / bend
+        x += alpha * direction
+        residual -= alpha * pushed
+        z = residual / scale
+        rho, old = float(residual @ z), rho
+        alphas.append(alpha)
+        betas.append(rho / old)
+        direction = z + (rho / old) * direction
+    ritz = 1.0
+    if alphas:
+        main = 1.0 / np.array(alphas)
+        main[1:] += np.array(betas[:-1]) / np.array(alphas[:-1])
+        side = np.sqrt(np.array(betas[:-1])) / np.array(alphas[:-1])
+        ritz = float(linalg.eigh_tridiagonal(main, side, eigvals_only=True)[0]) if len(main) > 1 else float(main[0])
+    return x, _Report(rho <= target, rho, max(ritz, 1e-12))
