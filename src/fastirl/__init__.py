@@ -15,8 +15,10 @@ from .exceptions import *  # noqa: F403
 from .interactive import InteractiveQLearning
 from .maxent import MaxEntIRL
 from .mdp import MDP
+from .plackett_luce import PlackettLuceResult, plackett_luce
 from .planning import policy_evaluation, sample_trajectories, soft_value_iteration, value_iteration, visitation_frequencies
 from .process_likelihood import process_log_likelihood
+from .rankings import Rankings
 from .receding_horizon import RecedingHorizonIRL
 from .relative_entropy import RelativeEntropyIRL
 from .rewards import FreeReward, LinearReward, SumReward, TorchReward

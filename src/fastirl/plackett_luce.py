@@ -518,7 +518,6 @@ class _Strict:
             raise InvalidInputError(f"a covariance matrix is made of at most {_INVERSE:,} parameters: there are {self.n_params:,}; ask "
                                     "contrast(first, second) for the pairs that matter")
         matrix = self._regular(self.dense(at))
-        scale = float(np.diag(matrix)[: self.n_items].mean()) if self.prior is not None else None
         found = linalg.inv(matrix, check_finite=False)
         if self.prior is None:
             # what was added has its own inverse on the null space: taken off again
@@ -528,7 +527,6 @@ class _Strict:
             for member in self._members():
                 projected[:, member] -= projected[:, member].mean(axis=1, keepdims=True)
             found = projected
-        del scale
         return 0.5 * (found + found.T)
 
     def solve(self, at, right):
@@ -603,6 +601,7 @@ class _Tied(_Strict):
 
     def check_ties(self, component):
         """Whether λ and δ together have a finite maximum; they do where wins alone connect the items of each component."""
+        self.check_orders()
         data = self.data
         n_pairs = int((data.n_ranked * (np.diff(data.offsets) - 1) - data.n_ranked * (data.n_ranked - 1) // 2).sum())
         better, worse, _, tied = _rankings.pair_list(data.item, data.offsets, self._level, data.n_ranked, data.weight, 0, len(data),
@@ -610,7 +609,7 @@ class _Tied(_Strict):
         graph = sparse.csr_array((np.ones(int((~tied).sum()), np.int8), (better[~tied], worse[~tied])), shape=(self.n_items,) * 2)
         count, _ = csgraph.connected_components(graph, connection="strong")
         if count == int(component.max()) + 1:
-            return self.check_orders()
+            return
         direction = self._recession()
         if direction is not None:
             high, low = (int(np.argmax(sign * direction[: self.n_items])) for sign in (1, -1))
@@ -618,7 +617,6 @@ class _Tied(_Strict):
                 "wins and ties together must have a finite maximum: here ties are explained the better the larger δ and the "
                 f"further {_v.shown(data.labels[high])} is above {_v.shown(data.labels[low])}, without end; pass a prior, or more "
                 "rankings", items=[data.labels[high], data.labels[low]])
-        return None
 
     def _recession(self):
         """A direction along which the log likelihood rises without end, or None: a linear program with cuts.
@@ -637,7 +635,7 @@ class _Tied(_Strict):
 
         def row(members, order):
             out = np.zeros(n + q)
-            out[list(members)] = 1.0 / order
+            out[list(members)] = 1.0 / len(members)
             if order > 1:
                 out[n + self.orders.index(order)] = 1.0
             return out
@@ -645,9 +643,8 @@ class _Tied(_Strict):
         for chosen, there in found:
             for order in orders:
                 if order <= len(there):
-                    objective += row(chosen, len(chosen)) - row(there, len(there))
-                    if order > 1:
-                        objective[n + self.orders.index(order)] -= 1.0
+                    # the average set of a size gains its δ and the mean of all that are there
+                    objective += row(chosen, len(chosen)) - row(there, order)
             rows += [row([other], 1) - row(chosen, len(chosen)) for other in there if (other,) != chosen]
         while True:
             program = optimize.linprog(-objective, np.array(rows), np.zeros(len(rows)), bounds=(-1, 1), method="highs")
