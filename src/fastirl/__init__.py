@@ -33,6 +33,7 @@ from .trainers import SimulatedTrainer
 from .trajectories import Trajectories
 from .trajectory_preferences import PreferenceIRL
 from .turns import arcs_from_links, expand_two_way, turn_bans_from_osm
+from .winners import PairwiseMatrix, WinnerResult, borda, condorcet_winner, copeland, schwartz_set, smith_set
 
 try:
     __version__ = version("fastirl")
@@ -64,6 +65,9 @@ __all__ = [
     "RelativeEntropyIRL",
     "SimulatedTrainer",
     "TAMER",
+    # rankings and winners
+    "PairwiseMatrix", "PlackettLuceResult", "Rankings", "WinnerResult", "borda", "condorcet_winner", "copeland",
+    "plackett_luce", "schwartz_set", "smith_set",
     # present
     "Comparison",
     "ShortestPath",
