@@ -215,4 +215,4 @@ def test_a_comparison_is_its_tables():
     trips = fi.sample_trajectories(made.mdp, None, 6, np.random.default_rng(0), horizon=3,
                                    initial_distribution=made.initial_distribution)
     result = fi.compare_learners({"cloning": fi.BehaviorCloning()}, made.mdp, trips, rng=np.random.default_rng(1))
-    assert isinstance(result, fi.Comparison) and isinstance(result.table, fi.Table) and len(result.folds) == 3
+    assert isinstance(result, fi.LearnerComparison) and isinstance(result.table, fi.Table) and len(result.folds) == 3

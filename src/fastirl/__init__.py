@@ -7,7 +7,7 @@ from .adversarial import AIRL, GAIL
 from .apprenticeship import ApprenticeshipLearning, MaximumMarginPlanning
 from .bayesian import BayesianIRL
 from .cloning import BehaviorCloning
-from .compare import Comparison, ShortestPath, compare_learners
+from .compare import LearnerComparison, ShortestPath, compare_learners
 from .comparisons import Comparisons
 from .dagger import DAgger
 from .dpo import DPO
@@ -69,7 +69,7 @@ __all__ = [
     "PairwiseMatrix", "PlackettLuceResult", "Rankings", "WinnerResult", "borda", "condorcet_winner", "copeland",
     "plackett_luce", "schwartz_set", "smith_set",
     # present
-    "Comparison",
+    "LearnerComparison",
     "ShortestPath",
     "compare_learners",
     *exceptions.__all__,

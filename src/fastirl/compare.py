@@ -18,7 +18,7 @@ from .road_network import RoadNetwork
 from .tables import Table
 from .trajectories import Trajectories
 
-__all__ = ["Comparison", "ShortestPath", "compare_learners"]
+__all__ = ["LearnerComparison", "ShortestPath", "compare_learners"]
 
 _MEASURES = {
     "log likelihood": ".4f", "exact match": ".1%", "matched length": ".1%", "90% matched": ".1%", "feature gap": ".4g",
@@ -73,7 +73,7 @@ class ShortestPath(Learner):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LearnerComparison:
     """What :func:`compare_learners` found.
 
     Attributes
@@ -108,7 +108,7 @@ def compare_learners(learners, model, trajectories, *, folds=3, rng=None, length
 
     Returns
     -------
-    Comparison, whose table has for each learner the means over folds of
+    LearnerComparison, whose table has for each learner the means over folds of
 
     - "log likelihood" of a held-out trajectory, Σ log π (−inf where a choice has probability 0);
     - on a road network with `length`: "exact match", "matched length", "90% matched" as in :meth:`Learner.evaluate`;
@@ -165,7 +165,7 @@ def compare_learners(learners, model, trajectories, *, folds=3, rng=None, length
             for measure in present}
     table = Table({"learner": [str(name) for name in learners], **mean}, title=f"{len(parts)} folds, means of what was held out",
                   notes=tuple(notes), formats={measure: _MEASURES[measure] for measure in present})
-    return Comparison(table, per_fold, tuple(notes))
+    return LearnerComparison(table, per_fold, tuple(notes))
 
 
 def _mean(values):
