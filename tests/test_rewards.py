@@ -135,6 +135,13 @@ def test_a_climb_walks_back_from_where_nothing_exists():
     (lambda: fi.LinearReward(l1=-1), "l1"), (lambda: fi.LinearReward(l2=np.nan), "l2"),
     (lambda: fi.LinearReward(bounds={"cost": (1, 0)}), "lowest < highest"), (lambda: fi.FreeReward(on="arcs"), "`on`"),
     (lambda: fi.LinearReward(bounds={"cost": 3}), "lowest"), (lambda: fi.FreeReward(lowest=0, highest=0), "lowest"),
+    (lambda: fi.LinearReward("u_turn"), "`fixed` must map"), (lambda: fi.LinearReward(0.5), "`fixed` must map"),
+    (lambda: fi.LinearReward(fixed=["u_turn"]), "`fixed` must map"), (lambda: fi.LinearReward(bounds=(None, 0)), "`bounds` must map"),
+    (lambda: fi.LinearReward(l1=np.ones(2)), "`l1` must be"), (lambda: fi.FreeReward(on=np.array(["arc", "pair"])), "`on` must be"),
+    (lambda: fi.LinearReward({"cost": -1.0}, bounds={"cost": (0, None)}), "held or bounded, not both"),
+    (lambda: fi.SumReward(()), "at least one"), (lambda: fi.SumReward((fi.LinearReward(), 3)), "must be rewards.*3"),
+    (lambda: fi.MaxEntIRL(fi.LinearReward), r"LinearReward\(\)"), (lambda: fi.RecedingHorizonIRL(3, fi.LinearReward), r"LinearReward\(\)"),
+    (lambda: fi.MaxEntIRL(checkpoint=3), "path of a file"), (lambda: fi.MaxEntIRL(checkpoint="."), "is a folder"),
 ])
 def test_a_wrong_reward_is_named(make, match):
     with pytest.raises(InvalidInputError, match=match):
@@ -149,8 +156,13 @@ def test_rewards_that_do_not_fit_the_model_are_named(road):
         fi.MaxEntIRL(fi.LinearReward(bounds={"lenght": (None, 0)})).fit(net, trips)
     with pytest.raises(InvalidInputError, match="free parameters"):
         fi.MaxEntIRL(fi.FreeReward(l2=1.0) + fi.LinearReward(), start={"arc x": 1.0}).fit(net, trips)
+    for learner in (fi.MaxEntIRL(fi.LinearReward(l2=1.0), start={"cost": "dear"}),
+                    fi.RecedingHorizonIRL(2, start={"cost": "dear"})):
+        with pytest.raises(InvalidInputError, match="`start` must hold numbers"):
+            learner.fit(net, trips)
     with pytest.raises(TypeError):
         fi.LinearReward() + 3
+    assert fi.SumReward([fi.LinearReward(), fi.FreeReward()]) == fi.LinearReward() + fi.FreeReward()
 
 
 def test_free_parameters_belong_to_their_network(road):
@@ -207,6 +219,7 @@ def test_the_gradient_through_module_and_planner_is_that_of_differences(road):
 def test_a_nonlinear_reward_is_found_where_a_linear_one_cannot():
     """Objectworld: the module comes near the truth's behaviour, the linear reward does not; the same seed, the same fit."""
     torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)  # on a busy machine threads that wait for each other take ten times as long
     world = objectworld(side=10, n_objects=12, rng=np.random.default_rng(4))
     policy = fi.soft_value_iteration(world.mdp, 3.0 * world.reward, "state").policy
     trips = fi.sample_trajectories(world.mdp, policy, 400, np.random.default_rng(5), horizon=16,
@@ -226,6 +239,20 @@ def test_a_nonlinear_reward_is_found_where_a_linear_one_cannot():
     assert gap[0] > 500.0 and gap[1] < 0.05 * gap[0]
     shape = [np.corrcoef(model.reward_, world.pair_reward)[0, 1] for model in (linear, one)]
     assert shape[0] < 0.6 and shape[1] > 0.9
+
+
+def test_the_module_is_left_with_the_answer(road, tmp_path):
+    """Also where the fit was read from a checkpoint, so that the module was hardly asked."""
+    torch = pytest.importorskip("torch")
+    net, trips = road
+    for _ in range(2):
+        costs = torch.nn.Sequential(deep(torch, 2, 1), torch.nn.Softplus(), torch.nn.Linear(1, 1, bias=False))
+        with torch.no_grad():
+            costs[2].weight.fill_(-2.0)
+        with pytest.warns(fi.ConvergenceWarning):
+            model = fi.MaxEntIRL(fi.TorchReward(costs), max_iter=3, checkpoint=tmp_path / "log").fit(net, trips)
+        left = torch.nn.utils.parameters_to_vector(costs.parameters()).detach().numpy()
+        np.testing.assert_array_equal(left, model.coef_)
 
 
 def test_wrong_modules_are_named():
@@ -303,6 +330,39 @@ def test_a_log_cut_in_the_middle_of_a_record_loses_that_record_only(tmp_path):
     damaged[size + 20] ^= 1
     path.write_bytes(bytes(damaged))
     assert list(Checkpoint(path, "a").found) == [b"1"]
+
+
+def test_a_checkpoint_of_another_module_or_callable_is_refused(road, tmp_path):
+    torch = pytest.importorskip("torch")
+    world = objectworld(side=3, n_objects=4, rng=np.random.default_rng(1))
+    trips = fi.sample_trajectories(world.mdp, None, 20, np.random.default_rng(2), horizon=6,
+                                   initial_distribution=world.initial_distribution)
+
+    class Bent(torch.nn.Module):
+        def __init__(self, bend):
+            super().__init__()
+            torch.manual_seed(0)
+            self.line, self.bend = torch.nn.Linear(4, 1), bend
+
+        def forward(self, x):
+            return self.bend(self.line(x))
+
+    def fit(bend):
+        return fi.MaxEntIRL(fi.TorchReward(Bent(bend)), max_iter=200, checkpoint=tmp_path / "log").fit(world.mdp, trips)
+
+    once = fit(torch.tanh)
+    np.testing.assert_array_equal(fit(torch.tanh).coef_, once.coef_)
+    with pytest.raises(InvalidInputError, match="must belong to the same fit.*first point"):
+        fit(torch.sigmoid)
+    net, routes = road
+
+    def by_group(factor):
+        features = lambda group: net.features * factor  # noqa: E731
+        return fi.MaxEntIRL(checkpoint=tmp_path / "roads").fit(net.with_features(features, net.feature_names), routes)
+
+    assert by_group(1.0).coef_.tolist() == by_group(1.0).coef_.tolist()
+    with pytest.raises(InvalidInputError, match="first point"):
+        by_group(2.0)
 
 
 def test_a_checkpoint_of_another_fit_or_another_file_is_refused(road, tmp_path):

@@ -36,7 +36,7 @@ def require(module):
 
 def one_of(name, value, allowed):
     """Return `value` if it is one of `allowed`."""
-    if value not in allowed:
+    if not any(isinstance(value, type(item)) and value == item for item in allowed):
         names = ", ".join(repr(item) for item in allowed)
         raise InvalidInputError(f"`{name}` must be one of {names}: got {shown(value)}; choose one of these")
     return value

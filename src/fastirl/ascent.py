@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize
 
+from ._validation import shown
 from .exceptions import DivergenceError, InvalidInputError, UndecidedError
 
 __all__ = ["Ascent", "Checkpoint", "climb", "fingerprint"]
@@ -244,7 +245,12 @@ class Checkpoint:
 
 def checked_path(path):
     """`path` where a log can be written."""
-    folder = os.path.dirname(os.path.abspath(os.fspath(path)))
+    try:
+        folder = os.path.dirname(os.path.abspath(os.fspath(path)))
+    except TypeError:
+        raise InvalidInputError(f"`checkpoint` must be the path of a file: got {shown(path)}; pass a text or a Path") from None
+    if os.path.isdir(path):
+        raise InvalidInputError(f"`checkpoint` must be the path of a file: {os.fspath(path)!r} is a folder; name a file in it")
     if not os.path.isdir(folder):
         raise InvalidInputError(f"`checkpoint` must lie in a folder that exists: {folder!r} does not; create it")
     return os.fspath(path)

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import optimize, sparse, stats
 
 from . import route_choice
-from ._validation import float_vector, one_of, positive_number, whole_number
+from ._validation import float_vector, one_of, positive_number, shown, whole_number
 from .ascent import Checkpoint, checked_path, climb, fingerprint
 from .exceptions import (
     ConvergenceWarning, DivergenceError, IdentificationWarning, InvalidInputError, NotFittedError, UndecidedError,
@@ -97,9 +97,9 @@ class MaxEntIRL:
                  horizon=None, optimizer="auto", start=None, max_iter=200, tol=1e-9, on_invalid="error", parallel="error", method="auto",
                  value_tol=route_choice.DEFAULT_TOL, max_sweeps=20_000, n_threads=None, progress=None, checkpoint=None):
         self.reward = LinearReward() if reward is None else reward
-        if not hasattr(self.reward, "bind"):
+        if not hasattr(self.reward, "bind") or isinstance(self.reward, type):
             raise InvalidInputError(
-                f"`reward` must be a reward such as LinearReward: got {reward!r}; pass LinearReward(fixed={{name: value}}), "
+                f"`reward` must be a reward such as LinearReward(): got {shown(reward)}; pass LinearReward(fixed={{name: value}}), "
                 "and other settings by keyword"
             )
         self.checkpoint = None if checkpoint is None else checked_path(checkpoint)
@@ -302,9 +302,8 @@ class MaxEntIRL:
                 raise InvalidInputError(f"`start` must name free parameters: {plain(unknown[0])!r} is none; see parameter_names_ "
                                         "of a fit")
             index = {name: i for i, name in enumerate(names)}
-            for name, value in self.start.items():
-                theta[index[name]] = value
-            return float_vector("start", theta, len(names))
+            theta[[index[name] for name in self.start]] = float_vector("start", list(self.start.values()))
+            return theta
         return float_vector("start", self.start, len(names))
 
     def _curvature_at(self, objective, search, theta):
@@ -379,6 +378,9 @@ class MaxEntIRL:
         scores = point.scores
         self.parameter_names_ = objective.bound.names
         self.coef_ = objective.weights(theta)
+        if not objective.bound.linear:
+            # a module keeps the parameters that it was last asked at, which need not be the answer's
+            objective.bound.utility(objective.sample_features(), self.coef_)
         self.free_ = objective.free
         self.converged_, self.message_ = search.converged, search.message
         self.n_iter_, self.n_evaluations_ = search.n_iter, objective.n_evaluations

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import _core
 from ._parallel import thread_count
-from ._validation import float_vector, positive_number, whole_number
+from ._validation import float_vector, positive_number, shown, whole_number
 from ._value_solver import PolicySolver, Problem
 from .ascent import climb
 from .exceptions import ConvergenceWarning, DivergenceError, InvalidInputError
@@ -71,8 +71,8 @@ class RecedingHorizonIRL(Learner):
     def __init__(self, backups=10, reward=None, *, start=None, max_iter=200, tol=1e-6, n_threads=None):
         self.backups = backups if backups == math.inf else whole_number("backups", backups)
         self.reward = LinearReward() if reward is None else reward
-        if not hasattr(self.reward, "bind"):
-            raise InvalidInputError(f"`reward` must be a reward such as LinearReward: got {reward!r}; pass "
+        if not hasattr(self.reward, "bind") or isinstance(self.reward, type):
+            raise InvalidInputError(f"`reward` must be a reward such as LinearReward(): got {shown(reward)}; pass "
                                     "LinearReward(fixed={name: value})")
         self.start = start
         self.max_iter, self.tol = whole_number("max_iter", max_iter, lower=1), positive_number("tol", tol)
@@ -105,9 +105,9 @@ class RecedingHorizonIRL(Learner):
         """
         seen = self._observe(model, trajectories)
         bound = self.reward.bind(model)
-        if self.backups == 0 and not (bound.linear and (~bound.free).any()) and not (~bound.free).any():
-            raise InvalidInputError("with backups=0 some weight must be held: nothing else sets the scale of the reward, and 0 "
-                                    "fits best; pass reward=LinearReward(fixed={name: value})")
+        if self.backups == 0 and not bound.held[~bound.free].any():
+            raise InvalidInputError("with backups=0 some weight must be held, at another value than 0: nothing else sets the scale of "
+                                    "the reward, and 0 fits best; pass reward=LinearReward(fixed={name: value})")
         if callable(model.features):
             raise InvalidInputError("features must be an array here: they are a callable of a group; use MaxEntIRL")
         if self.backups == math.inf:
@@ -140,8 +140,9 @@ class RecedingHorizonIRL(Learner):
         return self
 
     def _fit_maxent(self, model, trajectories):
-        self._maxent = MaxEntIRL(self.reward, start=self.start, max_iter=self.max_iter, n_threads=self.n_threads).fit(
-            model, trajectories)
+        # MaxEntIRL's tol is a gain, of which its climb takes the root over 30 as the slope
+        self._maxent = MaxEntIRL(self.reward, start=self.start, max_iter=self.max_iter, tol=(30.0 * self.tol) ** 2,
+                                 n_threads=self.n_threads).fit(model, trajectories)
         for name in ("coef_", "parameter_names_", "log_likelihood_", "converged_", "message_", "n_iter_", "n_evaluations_",
                      "reward_"):
             setattr(self, name, getattr(self._maxent, name))
@@ -166,7 +167,8 @@ class RecedingHorizonIRL(Learner):
                 if unknown:
                     raise InvalidInputError(f"`start` must name free parameters: {unknown[0]!r} is none; they are "
                                             f"{', '.join(names[:20])}")
-                theta[[names.index(name) for name in self.start]] = list(self.start.values())
+                index = {name: i for i, name in enumerate(names)}
+                theta[[index[name] for name in self.start]] = float_vector("start", list(self.start.values()))
             else:
                 theta = float_vector("start", self.start, len(names))
             return np.clip(theta, low, high), scale[free]

@@ -5,12 +5,13 @@ parameter vector θ, r(θ) on the model's rows (arcs of a road network, pairs of
 product gᵀ ∂r/∂θ, and what is asked of θ besides: held values, bounds, −l1 |θ|₁ − l2/2 |θ|₂² in the objective.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import sparse
 
-from ._validation import positive_number, require
+from ._validation import one_of, positive_number, require, shown
 from .exceptions import InvalidInputError
 
 __all__ = ["BoundReward", "FreeReward", "LinearReward", "SumReward", "TorchReward"]
@@ -54,10 +55,16 @@ class BoundReward:
 
 def _penalty(name, value):
     try:
-        return 0.0 if value == 0 else positive_number(name, value)
+        return positive_number(name, value, strict=False)
     except InvalidInputError:
-        raise InvalidInputError(f"`{name}` must be a finite number of at least 0: got {value!r}; it multiplies "
+        raise InvalidInputError(f"`{name}` must be a finite number of at least 0: got {shown(value)}; it multiplies "
                                 "the penalty, 0 is none") from None
+
+
+def _mapping(name, value, example):
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"`{name}` must map names of features: got {shown(value)}; pass {name}={example}")
+    return dict(value)
 
 
 class _Reward:
@@ -86,7 +93,7 @@ class LinearReward(_Reward):
 
     def __post_init__(self):
         # plain names, as they are shown and saved
-        fixed = dict(self.fixed or {})
+        fixed = _mapping("fixed", {} if self.fixed is None else self.fixed, "{'u_turn': -20.0}")
         fixed = {name.item() if isinstance(name, np.generic) else name: value for name, value in fixed.items()}
         for name, value in fixed.items():
             try:
@@ -101,7 +108,12 @@ class LinearReward(_Reward):
         object.__setattr__(self, "fixed", fixed)
         for name in ("l1", "l2"):
             object.__setattr__(self, name, _penalty(name, getattr(self, name)))
-        object.__setattr__(self, "bounds", {name: _interval(name, pair) for name, pair in dict(self.bounds or {}).items()})
+        bounds = _mapping("bounds", {} if self.bounds is None else self.bounds, "{'length': (None, 0.0)}")
+        object.__setattr__(self, "bounds", {name: _interval(name, pair) for name, pair in bounds.items()})
+        for name in self.bounds:
+            if name in fixed:
+                raise InvalidInputError(f"a weight must be held or bounded, not both: {name!r} is in `fixed` and in `bounds`; leave "
+                                        "it out of one")
 
     def __repr__(self):
         parts = [f"{name}={getattr(self, name)!r}" for name in ("fixed", "l1", "l2", "bounds") if getattr(self, name)]
@@ -201,8 +213,7 @@ class FreeReward(_Reward):
     highest: object = None
 
     def __post_init__(self):
-        if self.on not in ("auto", "arc", "pair", "state"):
-            raise InvalidInputError(f"`on` must be 'auto', 'arc', 'pair' or 'state': got {self.on!r}; choose one of these")
+        one_of("on", self.on, ("auto", "arc", "pair", "state"))
         for name in ("l1", "l2"):
             object.__setattr__(self, name, _penalty(name, getattr(self, name)))
         _interval("every parameter", (self.lowest, self.highest))
@@ -322,6 +333,14 @@ class SumReward(_Reward):
     """
 
     parts: tuple
+
+    def __post_init__(self):
+        parts = tuple(self.parts) if isinstance(self.parts, (tuple, list)) else (self.parts,)
+        bad = [part for part in parts if not isinstance(part, _Reward)]
+        if bad or not parts:
+            raise InvalidInputError(f"`parts` must be rewards, at least one: {shown(bad[0]) if bad else 'there'} is none; write a sum "
+                                    "with +, LinearReward() + FreeReward(l1=1.0)")
+        object.__setattr__(self, "parts", sum(map(_parts, parts), ()))
 
     def __repr__(self):
         return " + ".join(map(repr, self.parts))
