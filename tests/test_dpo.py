@@ -1,6 +1,8 @@
 """Direct preference optimisation against closed forms, enumeration, an independent minimiser, and planning with a KL penalty."""
 
 import itertools
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,9 @@ from scipy import optimize
 
 import fastirl as fi
 from fastirl.exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumError, NotFittedError
+
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def sigmoid(x):
@@ -115,6 +120,16 @@ def test_trajectories_of_a_deterministic_process_give_planning_with_a_kl_penalty
     planned = fi.soft_value_iteration(mdp, reward, temperature=beta, reference_policy=reference).policy
     np.testing.assert_allclose(model.policy(), planned, rtol=1e-6)
     assert not model.convex_ and model.converged_ and model.least_curvature_ > -1e-9 and model.component_ is None
+
+
+def test_from_one_start_under_determinism_it_is_the_likelihood_of_free_rewards_on_any_data(rng):
+    # soft values absorb what normalises, so that the loss of a policy is that of some reward, and the other way round
+    mdp, trips = tree(3), tree_trajectories(3)
+    c = fi.Comparisons.from_pairs(*rng.integers(0, 4, (2, 40)) + np.array([[0], [4]]), rng.choice([0.1, 0.5, 0.9], 40))
+    with pytest.warns(fi.IdentificationWarning):
+        model = fi.PreferenceIRL(fi.FreeReward(on="pair")).fit(mdp, trips, c)
+    for beta in (0.2, 1.0, 3.0):
+        assert fi.DPO(beta).fit(mdp, trips, c).loss_ * 40 == pytest.approx(-model.log_likelihood_, rel=1e-9)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 1.0])
@@ -386,3 +401,54 @@ def test_wrong_data_are_named():
         fi.DPO(reference=[[1, 0, 0], [1, 0, 0]]).fit(mdp, {"x": (0, 0), "y": (0, 1)}, c)
     with pytest.raises(InvalidInputError, match="some weight"):
         model.fit(mdp, {"x": (0, 0), "y": (0, 1)}, fi.Comparisons.from_winners(["x"], ["y"], weight=[0]))
+
+
+# -- the pipeline: cloned policy, orders of answers, reward model, regularised policy
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    example = runpy.run_path(str(EXAMPLES / "rlhf_tabular.py"))
+    return example, example["pipeline"](n_demonstrations=300, n_sets=300, seed=1)
+
+
+def test_the_measures_of_the_example_are_exact(pipeline):
+    example, found = pipeline
+    mdp, clone, worth = found["mdp"], found["clone"], found["worth"]
+    spread = [example["worths"](mdp, clone, worth, task) for task in range(6)]
+    assert all(sum(one.values()) == pytest.approx(1) for one in spread)
+    mean = np.mean([sum(v * p for v, p in one.items()) for one in spread])
+    assert mean == pytest.approx(example["measures"](found, clone)[0], abs=1e-5)
+    assert example["preferred"](mdp, clone, clone, worth) == pytest.approx(0.5)
+    assert example["measures"](found, clone)[1] == pytest.approx(0, abs=1e-9)
+    drawn = fi.sample_trajectories(mdp, clone, 4000, np.random.default_rng(0), initial_distribution=found["starts"])
+    pair = mdp.pair_index(mdp.state_index(drawn.states[np.repeat(drawn.lengths > 1, drawn.lengths) & (drawn.states != "end")]),
+                          mdp.action_index(drawn.actions))
+    assert worth[pair].sum() / 4000 == pytest.approx(example["measures"](found, clone)[0], abs=0.1)
+
+
+def test_a_learned_reward_that_is_optimised_too_far_is_no_longer_what_people_want(pipeline):
+    example, found = pipeline
+    mdp, clone, learned = found["mdp"], found["clone"], found["reward model"].reward_
+
+    def planned(beta):
+        return fi.soft_value_iteration(mdp, learned, "pair", temperature=beta, reference_policy=clone).policy
+
+    at = {beta: example["measures"](found, planned(beta)) for beta in (10.0, 0.4, 0.05)}
+    start = example["measures"](found, clone)[0]
+    assert at[0.4][0] > at[10.0][0] > start and at[0.05][0] < at[0.4][0] - 1  # the true reward rises, then falls
+    assert at[10.0][1] < at[0.4][1] < at[0.05][1]
+    assert at[10.0][2] < at[0.4][2] < at[0.05][2]  # while the learned one rises all the way
+
+
+def test_nothing_beats_planning_on_the_true_reward_at_its_own_price(pipeline):
+    example, found = pipeline
+    plan = fi.soft_value_iteration(found["mdp"], found["worth"], "pair", temperature=0.5, reference_policy=found["clone"]).policy
+    dpo = fi.DPO(0.5, found["clone"], label_smoothing=0.05).fit(found["mdp"], found["trips"], found["pairs"])
+    assert dpo.converged_
+
+    def worth(policy):
+        reward, kl, _ = example["measures"](found, policy)
+        return reward - 0.5 * kl
+
+    assert worth(plan) > max(worth(dpo.policy()), worth(found["clone"]), worth(found["writers"]))

@@ -193,10 +193,12 @@ def test_wrong_input_is_named(rng):
         fi.TAMER().update(0.0, 0, 0)
     online = fi.TAMER().start(mdp).update(1.0, 0, 0)
     for arguments, message in (((0.5, 0, 0), "run backwards"), ((2.0, 0), "come together"),
-                               ((2.0, 0, 0, [(0.5, 1.0)]), "since the last call"), ((float("nan"), 0, 0), "`time`"), ((2.0, 5, 0), "5"), ((2.0, 0, 0, "good"), "feedback")):
+                               ((2.0, 0, 0, [(0.5, 1.0)]), "since the last call"),
+                               ((float("nan"), 0, 0), "`time`"), ((2.0, 5, 0), "5"), ((2.0, 0, 0, "good"), "feedback")):
         with pytest.raises(InvalidInputError, match=message):
             online.update(*arguments)
     for options, message in (({"guidance_rate": 0.5}, "name objects"), ({"guidance_rate": 2}, "guidance_rate"),
-                             ({"noise": -1}, "noise"), ({"guidance_rate": 0.5, "objects": [0.5] * 4}, "4 integers"), ({"wanted": [True]}, "4 entries")):
+                             ({"noise": -1}, "noise"), ({"guidance_rate": 0.5, "objects": [0.5] * 4}, "4 integers"),
+                             ({"wanted": [True]}, "4 entries")):
         with pytest.raises(InvalidInputError, match=message):
             fi.SimulatedTrainer(mdp, np.zeros(4), **options)
