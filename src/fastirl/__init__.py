@@ -11,6 +11,9 @@ from .compare import LearnerComparison, ShortestPath, compare_learners
 from .comparisons import Comparisons
 from .dagger import DAgger
 from .dpo import DPO
+from .dueling_bandits import (
+    BeatTheMean, CopelandConfidenceBound, DoubleThompsonSampling, DuelingBandit, DuelSimulation, RandomDuels, RUCB, simulate_duels,
+)
 from .exceptions import *  # noqa: F403
 from .interactive import InteractiveQLearning
 from .maxent import MaxEntIRL
@@ -68,6 +71,9 @@ __all__ = [
     # rankings and winners
     "PairwiseMatrix", "PlackettLuceResult", "Rankings", "WinnerResult", "borda", "condorcet_winner", "copeland",
     "plackett_luce", "schwartz_set", "smith_set",
+    # dueling bandits
+    "BeatTheMean", "CopelandConfidenceBound", "DoubleThompsonSampling", "DuelSimulation", "DuelingBandit", "RUCB", "RandomDuels",
+    "simulate_duels",
     # present
     "LearnerComparison",
     "ShortestPath",
