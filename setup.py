@@ -69,6 +69,7 @@ HEADERS = {
     "_planning": ("_sweeps.h", "_sweeps_kernels.h"),
     "_symbolic": (),
     "_rankings": (),
+    "_comparisons": ("_comparisons.h", "_comparisons_kernels.h"),
     "_elimination": ("_elimination.h", "_elimination_kernels.h"),
 }
 extensions = [

@@ -13,14 +13,15 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "fastirl"
 
 RANKS = {
     "exceptions": 0, "results": 0, "_core": 0, "_planning": 0, "_elimination": 0, "_symbolic": 0,
+    "_comparisons": 0, "_comparisons_reference": 0,
     "_reference": 0, "_planning_reference": 0, "_elimination_reference": 0, "_parallel": 0, "_quadratic": 0,
     "_validation": 1, "_end_components": 1,
     "elimination_order": 2, "link_tables": 2, "trip_parsing": 2, "tables": 2, "_drawing": 2,
     "elimination": 3, "link_features": 3, "turn_bans": 3, "trajectories": 3, "comparisons": 3, "rankings": 3,
-    "turns": 4, "matching": 4,
+    "turns": 4, "matching": 4, "_laplacian": 4,
     "road_network": 5, "mdp": 5, "rewards": 5, "_value_solver": 5, "ascent": 5,
     "route_choice": 6, "tntp": 6, "planning": 6, "process_likelihood": 6,
-    "plackett_luce": 6, "winners": 6, "dueling_bandits": 8, "_rankings": 0, "_rankings_reference": 0,
+    "bradley_terry": 6, "plackett_luce": 6, "winners": 6, "dueling_bandits": 8, "_rankings": 0, "_rankings_reference": 0,
     "objectives": 7, "learner": 7, "trainers": 7, "domains": 6,
     "maxent": 8, "cloning": 8, "dpo": 8, "tamer": 8, "interactive": 8, "dagger": 9, "apprenticeship": 8, "bayesian": 8, "relative_entropy": 8,
     "trajectory_preferences": 8, "active_queries": 9,
@@ -87,7 +88,7 @@ def test_the_slow_twins_serve_tests_and_benchmarks_only(module):
 
 
 def test_these_modules_are_compiled():
-    assert sorted(path.name for path in SOURCE.glob("*.pyx")) == ["_core.pyx", "_elimination.pyx", "_planning.pyx",
+    assert sorted(path.name for path in SOURCE.glob("*.pyx")) == ["_comparisons.pyx", "_core.pyx", "_elimination.pyx", "_planning.pyx",
                                                                   "_rankings.pyx", "_symbolic.pyx"]
 
 

@@ -6,6 +6,7 @@ from . import exceptions
 from .adversarial import AIRL, GAIL
 from .apprenticeship import ApprenticeshipLearning, MaximumMarginPlanning
 from .bayesian import BayesianIRL
+from .bradley_terry import bootstrap_strengths, bradley_terry
 from .cloning import BehaviorCloning
 from .compare import LearnerComparison, ShortestPath, compare_learners
 from .comparisons import Comparisons
@@ -49,7 +50,7 @@ __all__ = [
     # rewards
     "FreeReward", "LinearReward", "SumReward", "TorchReward",
     # solve
-    "choice_probabilities", "expected_flows", "policy_evaluation", "predict_routes", "process_log_likelihood",
+    "bootstrap_strengths", "bradley_terry", "choice_probabilities", "expected_flows", "policy_evaluation", "predict_routes", "process_log_likelihood",
     "route_log_likelihood", "route_values", "sample_routes", "sample_trajectories", "soft_value_iteration",
     "value_iteration", "visitation_frequencies",
     # learn

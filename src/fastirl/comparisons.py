@@ -6,11 +6,14 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
+from . import _comparisons as _k
 from . import _validation as _v
 from .exceptions import InvalidInputError
 from .trip_parsing import table_column
 
 __all__ = ["Comparisons", "PairCounts"]
+
+TABLE = 4  # entries of a table of all pairs for each comparison, up to which it is taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,9 +230,8 @@ class Comparisons:
         if len(second) != n:
             raise InvalidInputError(
                 f"both items must be given for each comparison: got {n} and {len(second)}; pass arrays of equal length")
-        same = first == second
-        if same.any():
-            bad = int(np.argmax(same))
+        bad = _k.first_equal(first, second)
+        if bad >= 0:
             raise InvalidInputError(
                 f"an item must not be compared with itself: entry {bad} compares {_v.shown(labels[first[bad]])} with itself; "
                 "drop these entries")
@@ -411,6 +413,19 @@ def _codes(first_name, first, second_name, second, labels):
         codes = [finder.locate(name, values, "one of `labels`", "`labels`").astype(np.int32)
                  for name, values in ((first_name, first), (second_name, second))]
         return (*codes, known)
+    if first.dtype == second.dtype == np.int64 and first.size:
+        low, high = int(min(first.min(), second.min())), int(max(first.max(), second.max()))
+        if high - low < max(4 * first.size, 1024):  # a table is cheaper than a sort
+            seen = np.zeros(high - low + 1, np.uint8)
+            _k.mark(first, low, seen)
+            _k.mark(second, low, seen)
+            labels = np.flatnonzero(seen)
+            code = np.zeros(len(seen), np.int32)
+            code[labels] = np.arange(len(labels), dtype=np.int32)
+            out = np.empty((2, first.size), np.int32)
+            _k.encode(first, low, code, out[0])
+            _k.encode(second, low, code, out[1])
+            return out[0], out[1], labels + low
     joined = np.concatenate([first, second])
     if joined.dtype.kind == "O":
         codes, at = _v.factorize(joined)
@@ -454,16 +469,13 @@ def _positions(rows, n):
 
 
 def _add_up(c, ordered):
-    """Pair counts by sorting keys."""
-    first, second = c.first.astype(np.int64), c.second.astype(np.int64)
-    outcome, weight = c.outcome, c.weight
-    turn = np.zeros(len(c), bool) if ordered else first > second
-    low, high = np.where(turn, second, first), np.where(turn, first, second)
-    mine, other = weight * np.where(turn, 1 - outcome, outcome), weight * np.where(turn, outcome, 1 - outcome)
-    keep = np.flatnonzero(weight > 0)
-    key, inverse = np.unique(low[keep] * c.n_items + high[keep], return_inverse=True)
-    wins = [np.bincount(inverse.ravel(), w[keep], len(key)).astype(np.float64)
-            for w in (mine, other, weight * (outcome == 0.5))]
-    n = max(c.n_items, 1)
-    arrays = [(key // n).astype(np.int32), (key % n).astype(np.int32), *wins]
-    return PairCounts(*map(_v.freeze, arrays), c.n_items)
+    """Pair counts: by a table where it is no larger than the comparisons, else by sorting."""
+    n = c.n_items
+    weight = c._weight
+    if n * n <= max(TABLE * len(c), 4096):
+        wins, ties = np.zeros((n, n, 2)), np.zeros((n, n))
+        n_ties = _k.count_table(c.first, c.second, c._outcome, weight, ordered, wins, ties)
+        arrays = _k.list_table(wins, ties, n_ties > 0)
+    else:
+        arrays = _k.merge_rows(*_k.sort_rows(c.first, c.second, weight, n, ordered), c._outcome, weight)
+    return PairCounts(*map(_v.freeze, arrays), n)
