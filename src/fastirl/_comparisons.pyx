@@ -170,7 +170,7 @@ def sort_rows(const int32_t[::1] first, const int32_t[::1] second, const double[
                 lows[at], rows[at] = i, <int32_t> k
         k = 0
         for h in range(<int32_t> n_items):
-            while k < by_high[h]:
+            while k < by_high[h + 1]:
                 low = lows[k]
                 at = ptr[low + 1]
                 ptr[low + 1] = at + 1

@@ -195,7 +195,7 @@ class DirectSolver:
         return full[:, 0] if flat else full
 
     def solve(self, right, tol=0.0):
-        return self.pattern.centred(self._solve(right))
+        return self.pattern.centred(self._solve(self.pattern.centred(right)))
 
     def diagonal(self, rng=None):
         inside = _k.inverse_on_pattern(self.e.start, self._row, self._lower, self._pivot, np.empty(len(self._row)))

@@ -727,9 +727,10 @@ def _refuse_separation(c, likelihood, feature_names, names, ties):
     if found is None:
         return
     first, extra = found
-    parts = [name for name, d in zip([*names, *(["the parameter of ties"] if ties != "half" else [])], extra) if abs(d) > 1e-6]
+    named = [*map(repr, names), *(["the parameter of ties"] if ties != "half" else [])]
+    parts = [name for name, d in zip(named, extra) if abs(d) > 1e-6]
     if likelihood.features is not None:
-        parts = [name for name, d in zip(feature_names, first) if abs(d) > 1e-6] + parts
+        parts = [repr(name) for name, d in zip(feature_names, first) if abs(d) > 1e-6] + parts
     else:
         moving = c.labels[~likelihood.held][np.abs(first - np.median(first)) > 1e-6]
         if len(moving):
