@@ -1,13 +1,13 @@
-"""From demonstrations to a policy that people prefer: cloning → orders of answers → reward model → planning with a KL penalty, or DPO.
+"""From demonstrations to what people prefer: cloning → orders of answers → reward model → planning with a KL penalty, or DPO.
 
     python examples/rlhf_tabular.py [picture.png]
 
 Six tasks, each of which asks for some of facts, examples and caveats. An answer is a sequence of at most five parts. A labeller
 orders four answers of the cloned policy at a time; the order follows what answers are worth to him, by Plackett-Luce. One reward
 model, linear in features that all tasks share, serves all tasks. What its features cannot say is that flattery pleases once
-and annoys from then on, and the clone hardly ever flatters twice: whoever optimises the learned reward too far does. DPO, on the same
-answers, has no features: what it learns about one task says nothing about another. Apart from the answers that are shown to
-the labeller everything is computed exactly.
+and annoys from then on, and the clone hardly ever flatters twice: whoever optimises the learned reward too far does. DPO, on the
+same answers, has no features: what it learns about one task says nothing about another. Apart from the answers that are shown
+to the labeller everything is computed exactly.
 """
 
 import sys
@@ -55,7 +55,8 @@ def answers_as_process():
             again.append((part == FLATTERY and part in said, part == STOP, part == STOP and set(NEEDS[task]) <= said))
     n, rows, again = len(number) + 1, np.array(rows, float), np.array(again, float)
     matrix = sparse.csr_array((np.ones(len(head)), head, np.arange(len(head) + 1)), shape=(len(head), n))
-    labels = ["end", *(f"task {task}, {length} parts: " + ", ".join(PARTS[p] for p in sorted(said)) for task, length, said in number)]
+    labels = ["end", *(f"task {task}, {length} parts: " + ", ".join(PARTS[p] for p in sorted(said))
+                       for task, length, said in number)]
     mdp = fi.MDP.from_pairs(matrix, tail, action, 1.0, terminal=[0], features=rows, feature_names=FEATURES, state_ids=labels,
                             action_ids=PARTS)
     starts = np.zeros(n)
@@ -136,7 +137,8 @@ def frontiers(found, betas):
         return [fi.soft_value_iteration(mdp, reward, "pair", temperature=beta, reference_policy=clone).policy for beta in betas]
 
     return {"reward model, then planning": planned(found["reward model"].reward_),
-            "DPO": [fi.DPO(beta, clone, label_smoothing=0.05).fit(mdp, found["trips"], found["pairs"]).policy() for beta in betas],
+            "DPO": [fi.DPO(beta, clone, label_smoothing=0.05).fit(mdp, found["trips"], found["pairs"]).policy()
+                    for beta in betas],
             "planning on the true reward": planned(found["worth"])}
 
 
@@ -154,7 +156,8 @@ def main(picture=None):
                      for policy in shown.values()])
     print(fi.Table({"policy": list(shown), "true reward": rows[:, 0], "KL to the clone": rows[:, 1], "preferred": rows[:, 2]},
                    title="Means over six tasks; of each method the best β and the smallest",
-                   notes=("reward: log odds of being preferred; KL: nats an answer; preferred: chance to beat an answer of the clone",),
+                   notes=("reward: log odds of being preferred; KL: nats an answer; "
+                          "preferred: chance to beat an answer of the clone",),
                    formats={"true reward": ".3f", "KL to the clone": ".3f", "preferred": ".1%"}))
     if picture:
         import matplotlib

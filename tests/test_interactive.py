@@ -1,5 +1,8 @@
 """Q-learning with a person: laws of shaping, the kitchen, and what feedback and guidance are worth in it."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -236,3 +239,12 @@ def test_wrong_input_is_named():
 
     with pytest.raises(InvalidInputError, match="needs `objects`"):
         model.fit(mdp, Pointer(), **good)
+
+
+def test_the_example_of_a_taught_cook_shows_what_it_says():
+    example = runpy.run_path(str(Path(__file__).resolve().parents[1] / "examples" / "tamer_kitchen.py"))
+    counts, errors = example["errors_of_judgement"](counts=(50, 400), n_seeds=3)
+    right, prompt = (rows.mean(axis=0) for rows in errors.values())
+    assert right[1] < 0.4 * right[0] and prompt[1] > 2 * right[1]
+    places, blocks = example["share"](np.tile([0.0, 1.0], (2, 15)))
+    assert places.tolist() == [15, 30] and blocks.shape == (2, 2) and blocks.mean() == 0.5
