@@ -171,7 +171,7 @@ def test_every_method_finds_the_same_and_certifies_it():
     fits = {method: plackett_luce(Rankings.from_arrays(items), method=method) for method in ("newton", "newton-cg")}
     for method, fit in fits.items():
         assert isinstance(fit, PlackettLuceResult) and fit.converged and fit.method == method
-        assert fit.score_residual <= 1e-8 and fit.newton_decrement <= 1e-6
+        assert fit.score_residual <= 1e-8 and fit.decrement <= 1e-6
         found, _ = groups(Rankings.from_arrays(items))
         value, gradient, information = reference.log_likelihood(found, 30, fit.strength)
         assert np.abs(gradient).max() <= 1e-7 and fit.log_likelihood == pytest.approx(value, rel=1e-13)
@@ -268,7 +268,7 @@ def test_components_are_fitted_by_themselves_only_when_asked():
     with pytest.raises(NoFiniteOptimumError, match=r"\{'x', 'y'\} never meets") as caught:
         plackett_luce(part + other)
     assert caught.value.items == ("x", "y")
-    both = plackett_luce(part + other, components="separate")
+    both = plackett_luce(part + other, components="each")
     alone = plackett_luce(part)
     np.testing.assert_allclose(both.strength[:3], alone.strength, rtol=0, atol=1e-9)
     np.testing.assert_allclose(both.standard_errors()[:3], alone.standard_errors(), rtol=1e-7)
@@ -282,9 +282,9 @@ def test_an_item_in_no_choice_is_named():
     data = Rankings.from_lists([["a", "b"], ["b", "a"]], labels=["a", "b", "nobody"])
     with pytest.raises(NoFiniteOptimumError, match=r"\{'nobody'\} is in no choice"):
         plackett_luce(data)
-    fit = plackett_luce(data, components="separate")
+    fit = plackett_luce(data, components="each")
     assert fit.strength[2] == 0.0 and fit.standard_errors()[2] == 0.0
-    assert plackett_luce(data, prior=1.0).standard_errors()[2] == pytest.approx(1.0)
+    assert plackett_luce(data, prior_std=1.0).standard_errors()[2] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("lists, name, word", [
@@ -295,8 +295,30 @@ def test_an_item_in_no_choice_is_named():
 def test_unbeaten_and_winless_groups_are_named(lists, name, word):
     with pytest.raises(NoFiniteOptimumError, match=rf"\{{'{name}'\}}.*{word}.*prior"):
         plackett_luce(lists)
-    fit = plackett_luce(lists, prior=1.0)
+    fit = plackett_luce(lists, prior_std=1.0)
     assert fit.converged and np.isfinite(fit.strength).all()
+
+
+def test_groups_infinitely_far_apart_are_fitted_each_by_itself():
+    """{a, b, c} beat {x, y} whenever they meet: in the limit nothing is left but who wins within."""
+    lists = [["a", "b", "c", "x", "y"], ["c", ("a", "b"), "y"], ["b", "a", "y", "x"], ["c", "a"], ["b", "c"], ["x", "y"], [("a", "b"), "c"]]
+    below = [[], ["x"], [], ["x"], ["a"], [], []]
+    data = Rankings.from_lists(lists, below)
+    with pytest.raises(NoFiniteOptimumError, match=r"\{'x', 'y'\} lose to all others"):
+        plackett_luce(data)
+    fit = plackett_luce(data, components="each")
+    assert fit.component.tolist() == [0, 0, 0, 1, 1]
+    # δ is one number for all
+    split = Rankings.from_lists([["a", "b", "c"], ["c", ("a", "b")], ["b", "a"], ["c", "a"], ["b", "c"], [("a", "b"), "c"],
+                                 ["x", "y"], ["y", "x"], ["y", "x"], ["x", "y"]], [[], [], [], [], ["a"], [], [], [], [], []])
+    apart = plackett_luce(split, components="each")
+    np.testing.assert_allclose(fit.strength, apart.strength, rtol=0, atol=1e-8)
+    assert fit.ties[2] == pytest.approx(apart.ties[2], rel=1e-8)
+    # the limit is reached: a prior so wide that it hardly pulls leaves the same contrasts within
+    wide = plackett_luce(data, prior_std=300.0)
+    assert wide.contrast("a", "c")[0] == pytest.approx(fit.contrast("a", "c")[0], abs=1e-3)
+    with pytest.raises(NoFiniteOptimumError, match="only lead down"):
+        plackett_luce([["a", "b", "c"]], components="each")
 
 
 def test_ties_that_a_growing_parameter_explains_are_refused():
@@ -313,12 +335,12 @@ def test_ties_that_a_growing_parameter_explains_are_refused():
 
 def test_a_prior_is_a_normal_density_at_the_mode():
     items, _ = simulated(5, 12, 3, np.random.default_rng(8))
-    fit = plackett_luce(Rankings.from_arrays(items), prior=0.7)
+    fit = plackett_luce(Rankings.from_arrays(items), prior_std=0.7)
     found, _ = groups(Rankings.from_arrays(items))
     _, gradient, information = reference.log_likelihood(found, 5, fit.strength)
     np.testing.assert_allclose(gradient, fit.strength / 0.49, rtol=0, atol=1e-7)
     np.testing.assert_allclose(fit.covariance, np.linalg.inv(information + np.eye(5) / 0.49), rtol=0, atol=1e-9)
-    wide = plackett_luce(Rankings.from_arrays(items), prior=1e-3)
+    wide = plackett_luce(Rankings.from_arrays(items), prior_std=1e-3)
     assert np.abs(wide.strength).max() < 1e-3
 
 
@@ -347,7 +369,7 @@ def test_copied_answers_need_clustered_errors():
 def test_running_out_of_steps_is_said():
     items, _ = simulated(10, 100, 4, np.random.default_rng(11), spread=3.0)
     with pytest.warns(ConvergenceWarning, match="stopped after 1 steps"):
-        fit = plackett_luce(Rankings.from_arrays(items), prior=30.0, max_iter=1)
+        fit = plackett_luce(Rankings.from_arrays(items), prior_std=30.0, max_iter=1)
     assert not fit.converged and "not converged" in fit.table().notes[-1]
 
 
@@ -355,7 +377,7 @@ def test_a_million_labels_and_three_rankings():
     data = Rankings.from_lists([[1, 2], [2, 3], [3, 1]], labels=range(1_000_000))
     with pytest.raises(NoFiniteOptimumError, match="is in no choice"):
         plackett_luce(data)
-    fit = plackett_luce(data, components="separate")
+    fit = plackett_luce(data, components="each")
     assert fit.converged and not fit.strength.any()
 
 
@@ -365,7 +387,7 @@ def test_a_million_labels_and_three_rankings():
     (lambda: plackett_luce("abc"), "`orders`"),
     (lambda: plackett_luce([["a", "b"], [("a", "b")]], ties="error"), "ranking 1 ties 'a' and 'b'"),
     (lambda: plackett_luce([["a", "b"]], ties="half"), "`ties`"),
-    (lambda: plackett_luce([["a", "b"]], prior=-1), "`prior`"),
+    (lambda: plackett_luce([["a", "b"]], prior_std=-1), "`prior_std`"),
     (lambda: plackett_luce([["a", "b"]], components="drop"), "`components`"),
     (lambda: plackett_luce([["a", "b"]], method="mm"), "`method`"),
     (lambda: plackett_luce(fi.Comparisons.from_winners(["a"], ["b"])), "bradley_terry"),

@@ -39,12 +39,12 @@ class PlackettLuceResult:
     n_rankings : float, weight of all rankings; `n_choices` : float, weight of all choices among two or more
     appearances : (n_items,) weight of the choices at which each item was there
     score_residual : float, largest |score of an item| / its appearances
-    newton_decrement : float, √(gᵀ H⁻¹ g): how many standard errors the farthest contrast is off
-    converged : bool, `score_residual` ≤ tol and `newton_decrement` ≤ 1e-6
+    decrement : float, √(gᵀ H⁻¹ g): how many standard errors the farthest contrast is off
+    converged : bool, `score_residual` ≤ tol and `decrement` ≤ 1e-6
     n_iter : int, Newton steps; `n_passes` : int, passes over the data
     method : "newton" or "newton-cg"
     component : (n_items,) int32, which items are connected; strengths compare within a component only
-    prior : standard deviation of the normal prior, or None
+    prior_std : standard deviation of the normal prior, or None
     tol : float
     """
 
@@ -56,13 +56,13 @@ class PlackettLuceResult:
     n_choices: float
     appearances: np.ndarray
     score_residual: float
-    newton_decrement: float
+    decrement: float
     converged: bool
     n_iter: int
     n_passes: int
     method: str
     component: np.ndarray
-    prior: object
+    prior_std: object
     tol: float
     source: object = field(default=None, repr=False, compare=False)
 
@@ -138,9 +138,9 @@ class PlackettLuceResult:
         _v.one_of("kind", kind, ("hessian", "robust", "clustered"))
         i, j = (int(np.atleast_1d(self._finder.locate(name, [label], "the label of an item", "`labels`"))[0])
                 for name, label in (("first", first), ("second", second)))
-        if self.component[i] != self.component[j] and self.prior is None:
+        if self.component[i] != self.component[j] and self.prior_std is None:
             raise InvalidInputError(f"only connected items can be compared: {_v.shown(self.labels[i])} and "
-                                    f"{_v.shown(self.labels[j])} are in different components; pass a prior, or compare within one")
+                                    f"{_v.shown(self.labels[j])} are in different components; pass prior_std=, or compare within one")
         direction = np.zeros(len(self.labels) + len(self.ties))
         direction[i] += 1.0
         direction[j] -= 1.0
@@ -202,7 +202,7 @@ class PlackettLuceResult:
                 f"{'converged' if self.converged else 'not converged'})")
 
 
-def plackett_luce(rankings, ties="davidson", prior=None, components="error", method="auto", tol=1e-8, max_iter=100):
+def plackett_luce(rankings, ties="davidson", prior_std=None, components="error", method="auto", tol=1e-8, max_iter=100):
     r"""Fit strengths of items to rankings by maximum likelihood.
 
     At each stage of a ranking one of the items that are still there is chosen, with probability
@@ -218,11 +218,13 @@ def plackett_luce(rankings, ties="davidson", prior=None, components="error", met
     rankings : Rankings, or a sequence of sequences of labels, best first, as `Rankings.from_lists` takes it
     ties : "davidson" or "error"
         The model of ties above, or an error that names the first tie.
-    prior : float, optional
+    prior_std : float, optional
         Standard deviation σ of independent normal priors on λ, mean 0: subtracts Σ λ² / (2σ²). The result is then the
         mode of the posterior, and exists for any data without ties.
-    components : "error" or "separate"
-        What to do where groups of items never meet in a choice: refuse, or fit each group by itself.
+    components : "error" or "each"
+        What to do where some group of items never lost to, never won against, or never met the rest, so that no finite
+        maximum exists: name it, or fit each group in which wins lead from everyone to everyone on its own, Σ λ = 0 in each.
+        Choices across groups then have likelihood 1 in the limit and say nothing more.
     method : "auto", "newton" or "newton-cg"
         Newton steps from a factorised Hessian, or from conjugate gradients that never form it. "auto": the first up to 200
         parameters, else the second, until a system needs more than 200 iterations.
@@ -270,9 +272,9 @@ def plackett_luce(rankings, ties="davidson", prior=None, components="error", met
                                     "which is the same model for pairs")
         rankings = Rankings.from_lists(rankings)
     _v.one_of("ties", ties, ("davidson", "error"))
-    _v.one_of("components", components, ("error", "separate"))
+    _v.one_of("components", components, ("error", "each"))
     _v.one_of("method", method, ("auto", "newton", "newton-cg"))
-    prior = None if prior is None else _v.positive_number("prior", prior)
+    prior_std = None if prior_std is None else _v.positive_number("prior_std", prior_std)
     tol, max_iter = _v.positive_number("tol", tol), _v.whole_number("max_iter", max_iter, lower=1)
     if ties == "error" and rankings.has_ties:
         level, offsets = rankings.level, rankings.offsets
@@ -281,9 +283,18 @@ def plackett_luce(rankings, ties="davidson", prior=None, components="error", met
         raise InvalidInputError(f"rankings must not tie where ties='error': ranking {r} ties "
                                 f"{_v.shown(rankings.labels[rankings.item[at - 1]])} and "
                                 f"{_v.shown(rankings.labels[rankings.item[at]])}; pass ties='davidson'")
-    model = (_Tied if rankings.has_ties else _Strict)(_informative(rankings), prior)
-    component = _existence(model, components, prior)
+    data = _informative(rankings)
+    component = np.zeros(data.n_items, np.int32)
+    if prior_std is None:
+        component = _groups(data, components)
+        if component.any():
+            data = _within(data, component)
+    model = (_Tied if data.has_ties else _Strict)(data, prior_std)
     model.component = component
+    if prior_std is None:
+        model.check_ties(component)
+    else:
+        model.check_orders()
     return _fit(model, rankings, method, tol, max_iter)
 
 
@@ -299,45 +310,61 @@ def _informative(rankings):
 # -------------------------------------------------------------------- when a maximum exists
 
 
-def _existence(model, components, prior):
+def _groups(data, components):
     """Ford's condition: the component of each item, or an error that names a group of items."""
-    data = model.data
     n = data.n_items
-    if prior is not None:
-        model.check_orders()
-        return np.zeros(n, np.int32)
     strong = _strong_groups(data)
     if strong is None:
-        model.check_ties(np.zeros(n, np.int32))
         return np.zeros(n, np.int32)
-    graph, strong_of, n_strong = strong
-    weak = _v.factorize(csgraph.connected_components(graph, directed=False)[1].astype(np.int64))[0].astype(np.int32)
-    n_weak = int(weak.max()) + 1
-    if n_weak > 1 and components == "error":
-        smallest = int(np.argmin(np.bincount(weak)))
-        members = np.flatnonzero(weak == smallest)
-        met = "is in no choice" if len(members) == 1 and model.appearances[members[0]] == 0 else "never meets the others"
+    graph, group, n_groups = strong
+    if components == "each":
+        return _v.factorize(group.astype(np.int64))[0].astype(np.int32)
+    n_weak, weak = csgraph.connected_components(graph, directed=False)
+    if n_weak > 1:
+        members = np.flatnonzero(weak == np.argmin(np.bincount(weak)))
+        met = "is in no choice" if len(members) == 1 and not (data.item == members[0]).any() else "never meets the others"
         raise NoFiniteOptimumError(
             f"every two items must be connected by choices: the group {_some(data, members)} {met} ({n_weak} groups in all); pass "
-            "components='separate' to fit each group by itself, or a prior", items=data.labels[members].tolist())
-    if n_strong > n_weak:
-        tail, head = graph.nonzero()
-        across = strong_of[tail] != strong_of[head]
-        loses = np.zeros(n_strong, bool)
-        beats = np.zeros(n_strong, bool)
-        beats[strong_of[tail[across]]] = True
-        loses[strong_of[head[across]]] = True
-        ends = [(group, word) for word, group in (("unbeaten", np.flatnonzero(beats & ~loses)),
-                                                  ("winless", np.flatnonzero(loses & ~beats)))]
-        group, word = min(((int(g), word) for groups, word in ends for g in groups),
-                          key=lambda pair: np.count_nonzero(strong_of == pair[0]))
-        members = np.flatnonzero(strong_of == group)
-        against = "beat all others whenever they meet" if word == "unbeaten" else "lose to all others whenever they meet"
-        raise NoFiniteOptimumError(
-            f"a finite maximum needs no group of items to win or lose every choice against the others: {_some(data, members)} "
-            f"{against} ({word}); pass a prior, such as prior=2.0, or drop them", items=data.labels[members].tolist())
-    model.check_ties(weak)
-    return weak
+            "components='each' to fit each group by itself, or prior_std=", items=data.labels[members].tolist())
+    tail, head = graph.nonzero()
+    across = group[tail] != group[head]
+    beats, loses = np.zeros(n_groups, bool), np.zeros(n_groups, bool)
+    beats[group[tail[across]]] = True
+    loses[group[head[across]]] = True
+    ends = [(int(at), word) for word, mask in (("unbeaten", ~loses), ("winless", ~beats)) for at in np.flatnonzero(mask)]
+    at, word = min(ends, key=lambda pair: np.count_nonzero(group == pair[0]))
+    members = np.flatnonzero(group == at)
+    against = "beat all others whenever they meet" if word == "unbeaten" else "lose to all others whenever they meet"
+    raise NoFiniteOptimumError(
+        f"a finite maximum needs no group of items to win or lose every choice against the others: {_some(data, members)} "
+        f"{against} ({word}); pass prior_std=, such as prior_std=2.0, or components='each'", items=data.labels[members].tolist())
+
+
+def _within(data, component):
+    """What is left to be said where each component is infinitely far from the others: rankings within components.
+
+    Ranked items of one component are neighbours in a ranking, or a lower one would have won against a higher one. Items
+    below stay where they are of the component of the last ranked one.
+    """
+    sizes = np.diff(data.offsets)
+    row = np.repeat(np.arange(len(data)), sizes)
+    place = np.arange(len(data.item)) - np.repeat(data.offsets[:-1], sizes)
+    ranked = place < data.n_ranked[row]
+    own = component[data.item]
+    kept = np.flatnonzero(ranked | (own == own[data.offsets[:-1] + data.n_ranked - 1][row]))
+    row, own, ranked = row[kept], own[kept], ranked[kept]
+    starts = np.ones(len(kept), bool)
+    starts[1:] = (row[1:] != row[:-1]) | (own[1:] != own[:-1])
+    begin = np.flatnonzero(starts)
+    split = data._with(item=data.item[kept], offsets=np.append(begin, len(kept)).astype(np.int64),
+                       level=None if not data.has_ties else data.level[kept],
+                       n_ranked=np.add.reduceat(ranked.astype(np.int64), begin), weight=data.weight[row[begin]],
+                       cluster=None if data.cluster is None else data.cluster[row[begin]])
+    useful = np.diff(split.offsets) > 1
+    if not useful.any():
+        raise NoFiniteOptimumError("a finite maximum needs at least two items that win against each other, directly or through others: "
+                                   "here wins only lead down; pass prior_std=", items=data.labels.tolist())
+    return split.subset(useful)
 
 
 def _strong_groups(data):
@@ -615,7 +642,7 @@ class _Tied(_Strict):
             high, low = (int(np.argmax(sign * direction[: self.n_items])) for sign in (1, -1))
             raise NoFiniteOptimumError(
                 "wins and ties together must have a finite maximum: here ties are explained the better the larger δ and the "
-                f"further {_v.shown(data.labels[high])} is above {_v.shown(data.labels[low])}, without end; pass a prior, or more "
+                f"further {_v.shown(data.labels[high])} is above {_v.shown(data.labels[low])}, without end; pass prior_std=, or more "
                 "rankings", items=[data.labels[high], data.labels[low]])
 
     def _recession(self):
@@ -772,15 +799,15 @@ def _fit(model, rankings, method, tol, max_iter):
     converged = residual <= tol and decrement <= _DECREMENT
     if not converged:
         warnings.warn(f"plackett_luce stopped after {n_iter} steps before its tolerance: largest score per appearance {residual:.1e} "
-                      f"for tol={tol:g}, Newton decrement {decrement:.1e} for {_DECREMENT:g}; raise max_iter, or add a prior",
+                      f"for tol={tol:g}, Newton decrement {decrement:.1e} for {_DECREMENT:g}; raise max_iter, or pass prior_std=",
                       ConvergenceWarning, stacklevel=3)
     n = model.n_items
     return PlackettLuceResult(
         labels=rankings.labels, strength=_v.freeze(theta[:n].copy()),
         ties={order: float(np.exp(value)) for order, value in zip(model.orders, theta[n:])},
         log_likelihood=model.log_likelihood(at), n_rankings=rankings.n_votes, n_choices=model.n_choices,
-        appearances=_v.freeze(model.appearances), score_residual=residual, newton_decrement=decrement, converged=converged,
-        n_iter=n_iter, n_passes=model.n_passes, method=method, component=_v.freeze(model.component), prior=model.prior, tol=tol,
+        appearances=_v.freeze(model.appearances), score_residual=residual, decrement=decrement, converged=converged,
+        n_iter=n_iter, n_passes=model.n_passes, method=method, component=_v.freeze(model.component), prior_std=model.prior, tol=tol,
         source=model)
 
 
