@@ -7,10 +7,13 @@ import numpy as np
 from scipy.special import ndtri
 
 from ._drawing import INK, PALETTE, axes, tidy
-from ._validation import float_matrix, float_vector, one_of, positive_number
+from ._validation import float_matrix, float_vector, one_of, positive_number, require, whole_number
+from .comparisons import Comparisons
 from .exceptions import InvalidInputError
+from .rankings import Rankings
+from .winners import PairwiseMatrix, copeland
 
-__all__ = ["plot_curves"]
+__all__ = ["plot_curves", "plot_regret", "plot_strengths", "plot_win_matrix"]
 
 _BANDS = ("interval", "quantile", "none")
 
@@ -102,3 +105,185 @@ def _curve(name, pair):
         raise InvalidInputError(f"the runs of a curve must have one value for each x: {name!r} has runs of shape {runs.shape} "
                                 f"for {len(x)} places; pass runs (n_runs, {len(x)})")
     return x, runs
+
+
+def plot_regret(simulation, kind="condorcet", ax=None, *, band="interval", level=0.9, log="", title=None):
+    """Draw the cumulative regret of dueling bandits against the number of duels.
+
+    Parameters
+    ----------
+    simulation : DuelSimulation
+    kind : "condorcet", "copeland" or "borda"
+    ax, band, level, log, title : as in `plot_curves`
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    MissingExtraError
+        Without matplotlib.
+    InvalidInputError
+        "condorcet" where no item wins against all others, and what `plot_curves` refuses.
+    """
+    curves = simulation.curves(kind)
+    return plot_curves(curves, ax, band=band, level=level, xlabel="Duels", log=log, title=title,
+                       ylabel=f"Cumulative {kind.capitalize()} regret")
+
+
+def plot_strengths(fit, ax=None, *, level=0.95, kind="hessian", most=40):
+    """Draw the strengths of items with their intervals, the strongest on top.
+
+    Parameters
+    ----------
+    fit : a fit of `bradley_terry` or `plackett_luce`
+    ax : matplotlib Axes, optional
+    level : float in (0, 1), share of the pointwise normal interval
+    kind : which standard errors, such as "hessian", "robust" or "clustered"
+    most : int, so many items at most: the strongest and the weakest half of these, with a line where others are left out
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    MissingExtraError
+        Without matplotlib.
+    InvalidInputError
+        A `level` outside (0, 1), errors that the fit does not offer.
+
+    Notes
+    -----
+    Strengths are log odds between two items; only differences mean something. An interval is that of the strength against the
+    mean of its component: that two of them overlap does not tell that two items are alike. Items without an error (held, or
+    alone in their component) have no interval.
+    """
+    level = positive_number("level", level)
+    if level >= 1:
+        raise InvalidInputError(f"`level` must lie between 0 and 1: got {level:g}; pass 0.95 for 95% intervals")
+    most = whole_number("most", most, lower=2)
+    strength, error = np.asarray(fit.strength), np.asarray(fit.standard_errors(kind))
+    order = np.argsort(-strength, kind="stable")
+    hidden = max(len(order) - most, 0)
+    if hidden:
+        order = np.concatenate([order[: most - most // 2], order[len(order) - most // 2:]])
+    half = float(ndtri(0.5 + level / 2)) * error[order]
+    place = np.arange(len(order))[::-1].astype(float)
+    if hidden:
+        place[: most - most // 2] += 1
+    component = np.asarray(fit.component)[order]
+    ax = axes(ax, size=(7.2, 0.3 * len(order) + 1.3))
+    ax.axvline(0.0, color=INK, linewidth=0.8, zorder=1)
+    for at, group in enumerate(np.unique(component)):
+        color, mine = PALETTE[at % len(PALETTE)], component == group
+        sure, bare = mine & (half > 0), mine & ~(half > 0)
+        ax.errorbar(strength[order][sure], place[sure], xerr=half[sure], fmt="o", color=color, markersize=5.0, capsize=2.8,
+                    elinewidth=1.5, zorder=3)
+        ax.plot(strength[order][bare], place[bare], "o", color=color, markerfacecolor="none", markersize=5.5, zorder=3)
+    names = [_short(fit.labels[at]) for at in order]
+    if hidden:
+        gap = most // 2
+        ax.axhline(gap, color="#6b7280", linestyle=(0, (1, 3)), linewidth=1.0)
+        names.insert(most - most // 2, f"… {hidden:,} more")
+        place = np.insert(place, most - most // 2, gap)
+    ax.set_yticks(place, names)
+    ax.set_ylim(place.min() - 0.7, place.max() + 0.7)
+    tidy(ax, ("top", "right", "left"), grid="x")
+    ax.set_xlabel(f"Strength (log odds), {100 * level:g}% intervals ({kind})", fontsize=9.5, color=INK)
+    return ax
+
+
+def plot_win_matrix(c, ax=None, *, order="copeland", annotate=None, colorbar=True, unobserved="error"):
+    """Draw who is preferred to whom, as a matrix of shares: the item of the row against the item of the column.
+
+    Parameters
+    ----------
+    c : Comparisons, Rankings, PairwiseMatrix or an (n_items, n_items) array of probabilities; at most 200 items
+    ax : matplotlib Axes, optional
+    order : "copeland", "given", or a sequence of all labels
+        The items from top to bottom and from left to right; by the Copeland score a transitive preference has all its wins
+        above the diagonal.
+    annotate : bool, optional, write the shares into the cells; by default up to 15 items
+    colorbar : bool
+    unobserved : "error" or "tie"
+        Whether pairs that nobody compared are an error, or left blank, and ties for the order.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    MissingExtraError
+        Without matplotlib.
+    InvalidInputError
+        Too many items, an unobserved pair where `unobserved` is "error", an order that leaves labels out.
+
+    Notes
+    -----
+    Blue: the row is preferred; orange: the column is; white: ½. Cells that were not observed, and the diagonal, are grey.
+    """
+    one_of("unobserved", unobserved, ("error", "tie"))
+    pairs = _pairs_of(c)
+    n = pairs.n_items
+    if not 0 < n <= 200:
+        raise InvalidInputError(f"a matrix of 1 to 200 items can be read: there are {n:,}; pass a subset")
+    share = pairs.dense("probability", unobserved)
+    seen = np.zeros((n, n), bool)
+    seen[pairs.first, pairs.second] = seen[pairs.second, pairs.first] = True
+    rows = _order_of(pairs, order, unobserved)
+    share, seen, labels = share[np.ix_(rows, rows)], seen[np.ix_(rows, rows)], [_short(pairs.labels[at]) for at in rows]
+    colors = require("matplotlib.colors")
+    scale = colors.LinearSegmentedColormap.from_list("wins", [PALETTE[1], "#ffffff", PALETTE[0]]).with_extremes(bad="#eceef1")
+    side = float(np.clip(0.42 * n + 2.2, 4.2, 12.0))
+    ax = axes(ax, size=(side + (0.9 if colorbar else 0.0), side))
+    image = ax.imshow(np.ma.array(share, mask=~seen), cmap=scale, vmin=0.0, vmax=1.0, interpolation="nearest")
+    if annotate if annotate is not None else n <= 15:
+        for i, j in zip(*np.nonzero(seen)):
+            ax.text(j, i, f"{share[i, j]:.2f}".lstrip("0") if share[i, j] < 1 else "1", ha="center", va="center", fontsize=8,
+                    color=INK if abs(share[i, j] - 0.5) < 0.33 else "#ffffff")
+    if n <= 60:
+        ax.set_xticks(np.arange(n), labels, rotation=45, ha="left", rotation_mode="anchor")
+        ax.set_yticks(np.arange(n), labels)
+        ax.xaxis.tick_top()
+    else:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    tidy(ax, ("top", "right", "left", "bottom"), grid=None)
+    ax.set_xlabel("… than", fontsize=9.5, color=INK)
+    ax.xaxis.set_label_position("bottom")
+    ax.set_ylabel("More often preferred …", fontsize=9.5, color=INK)
+    if colorbar:
+        bar = ax.figure.colorbar(image, ax=ax, fraction=0.04, pad=0.02)
+        bar.set_label("Share of comparisons in which the row was preferred", color=INK, fontsize=9)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=8, colors=INK, length=2)
+    return ax
+
+
+def _pairs_of(c):
+    if isinstance(c, PairwiseMatrix):
+        return c
+    if isinstance(c, Comparisons):
+        return PairwiseMatrix.from_counts(c)
+    return PairwiseMatrix.from_rankings(c) if isinstance(c, Rankings) else PairwiseMatrix.from_probabilities(c)
+
+
+def _order_of(pairs, order, unobserved):
+    if isinstance(order, str):
+        one_of("order", order, ("copeland", "given"))
+        if order == "given":
+            return np.arange(pairs.n_items)
+        return np.argsort(-copeland(pairs, unobserved=unobserved).score, kind="stable")
+    place = {label: at for at, label in enumerate(pairs.labels.tolist())}
+    labels = list(order)
+    if sorted(map(str, labels)) != sorted(map(str, place)):
+        raise InvalidInputError(f"`order` must hold every label once: got {len(labels)} labels for {pairs.n_items} items; pass all")
+    return np.array([place[label] for label in labels])
+
+
+def _short(label, most=28):
+    text = str(label)
+    return text if len(text) <= most else text[: most - 1] + "…"
