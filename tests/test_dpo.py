@@ -132,6 +132,15 @@ def test_from_one_start_under_determinism_it_is_the_likelihood_of_free_rewards_o
         assert fi.DPO(beta).fit(mdp, trips, c).loss_ * 40 == pytest.approx(-model.log_likelihood_, rel=1e-9)
 
 
+def test_choices_are_bradley_terry_on_any_data(rng):
+    wins = rng.integers(1, 9, (5, 5)) * (1 - np.eye(5, dtype=int))
+    c = fi.Comparisons.from_matrix(wins, labels=list("abcde"))
+    mapping = {label: (0, a) for a, label in enumerate("abcde")}
+    model = fi.DPO(0.3).fit(bandit(1, 5), mapping, c)
+    strength = fi.bradley_terry(c).strength
+    np.testing.assert_allclose(model.implicit_reward_ - model.implicit_reward_.mean(), strength - strength.mean(), atol=1e-7)
+
+
 @pytest.mark.parametrize("share", [0.5, 0.8, 1.0])
 @pytest.mark.parametrize("noise", [0.05, 0.3])
 def test_the_conservative_margin_has_its_closed_form_also_on_one_sided_labels(share, noise):
@@ -215,7 +224,7 @@ def test_the_ipo_margin_has_its_closed_form(share):
 
 
 def test_ipo_on_pairs_from_a_behaviour_policy_tilts_by_the_chance_to_beat_it(rng):
-    # Azar et al. 2023, equation 10: π ∝ π_ref exp(p(y ≻ μ) / τ), for preferences of any kind
+    # Azar et al. 2023: π ∝ π_ref exp(p(y ≻ μ) / τ), for preferences of any kind
     n, tau = 5, 0.3
     behaviour, reference = rng.dirichlet(np.ones(n)), np.tile(rng.dirichlet(np.ones(n)), (2, 1))
     prefers = rng.uniform(0, 1, (n, n))
@@ -355,6 +364,18 @@ def test_trajectories_with_one_sided_labels_have_no_finite_optimum():
         fi.DPO().fit(tree(2), trips, c)
     model = fi.DPO(0.5, label_smoothing=0.1).fit(tree(2), trips, c)
     assert model.implicit_reward_[2] - model.implicit_reward_[3] == pytest.approx(logit(0.9), rel=1e-7)
+
+
+def test_a_margin_out_of_reach_ends_at_the_edge_and_says_so():
+    # the other trajectory has no choice, so that the margin is at most log 2: the label asks for more
+    tensor = np.zeros((3, 2, 3))
+    tensor[:, :, 2] = 1.0
+    mdp = fi.MDP(tensor, 1.0, terminal=[2], available=[[True, True], [True, False], [True, True]])
+    trips = fi.Trajectories.from_sequences([[0], [1]], [[0], [0]], ids=["free", "forced"])
+    model = fi.DPO(0.5, label_smoothing=0.1).fit(mdp, trips, fi.Comparisons.from_winners(["free"], ["forced"]))
+    assert model.policy()[0] == pytest.approx(1) and "1 choices go to probability 0" in model.message_
+    other = fi.DPO(0.5, loss="ipo").fit(mdp, trips, fi.Comparisons.from_winners(["forced"], ["free"]))
+    assert np.log(2 * other.policy()[0]) == pytest.approx(-1, abs=1e-8) and other.converged_ and "edge" not in other.message_
 
 
 def test_stopping_early_is_said(rng):

@@ -5,7 +5,7 @@ With H(τ) = Σ_t log π(a_t | s_t) / π_ref(a_t | s_t) along what was compared,
     sigmoid   −μ log σ(βh) − (1 − μ) log σ(−βh) = log(1 + e^{βh}) − μ βh
     ipo       μ (h − 1/2β)² + (1 − μ)(h + 1/2β)²
 
-(Rafailov et al. 2023, equation 7; Azar et al. 2023, equation 17). Both variants for noisy labels put another number in the
+(Rafailov et al. 2023, equation 7; Azar et al. 2023). Both variants for noisy labels put another number in the
 place of μ, so that all of them are convex in h.
 """
 
@@ -30,6 +30,7 @@ LOSSES = ("sigmoid", "ipo")
 SMOOTHINGS = ("conservative", "robust")
 
 _RUNAWAY = 60.0  # βh beyond which no label of any data still pulls back
+_STRIDE = 10.0  # the longest change of a logit in one step
 _DENSE = 400  # slots up to which the curvature at the end is looked at
 
 
@@ -168,7 +169,7 @@ class DPO(Learner):
         self.convex_ = bool(single.all() and (items.data == 1).all() and (state[first] == state[second]).all())
         loss = _Loss(self.loss, self.beta, weight, target)
         solve = self._fit_choices if self.convex_ else self._fit_trajectories
-        log_ratio = solve(model, reference, items, first, second, loss, comparisons.labels[used])
+        log_ratio, note = solve(model, reference, items, first, second, loss, comparisons.labels[used])
         with np.errstate(divide="ignore"):
             self._policy = np.where(reference > 0, reference * np.exp(log_ratio), 0.0)
         self.implicit_reward_ = self.beta * log_ratio
@@ -176,7 +177,7 @@ class DPO(Learner):
         self._margin = h[first] - h[second]
         self.loss_ = float(loss.value(self._margin) / weight.sum())
         self.converged_ = bool(self.slope_ <= self.tol)
-        self.message_ = f"the largest slope left is {self.slope_:.1e} (at most {self.tol:.1e} is converged)"
+        self.message_ = f"the largest slope left is {self.slope_:.1e} (at most {self.tol:.1e} is converged){note}"
         if not self.converged_:
             warnings.warn(f"the fit did not converge: {self.message_}; raise max_iter or tol", ConvergenceWarning, stacklevel=3)
         return self
@@ -228,7 +229,7 @@ class DPO(Learner):
         kept = np.bincount(component, reference[pairs], n)
         log_ratio = np.zeros(model.n_pairs)
         log_ratio[pairs] = h - top[component] + np.log(kept / mass)[component]
-        return log_ratio
+        return log_ratio, ""
 
     # -- trajectories: a softmax in each state
 
@@ -254,7 +255,12 @@ class DPO(Learner):
         self.least_curvature_ = float("nan")
         if slots.size <= _DENSE:
             self.least_curvature_ = float(np.linalg.eigvalsh(problem.hessian(z) / loss.weight.sum()).min(initial=0.0))
-        return slots.spread(z - slots.log_mass(z))
+        # a state whose loss still falls with its whole mass while a choice has next to none: the minimum is where it has none
+        log = z - slots.log_mass(z)
+        falling = np.abs(slots.sums(problem.apart.T @ loss.slope(problem.margin(z)))) > 1e-6 * per_slot
+        edge = int(np.count_nonzero(falling & (log < -18.0)))
+        note = f"; {edge} choices go to probability 0: the minimum lies at the edge of what policies can be" if edge else ""
+        return slots.spread(log), note
 
 
 # -- what is compared
@@ -313,6 +319,8 @@ class _Loss:
     def __init__(self, kind, beta, weight, target):
         self.kind, self.beta, self.weight, self.target = kind, beta, weight, target
         self.goal = (2 * target - 1) / (2 * beta)
+        # what rounding does to a sum of these terms
+        self.noise = 1e-15 * float(weight @ (1 + np.abs(target))) * (1.0 if kind == "sigmoid" else 1 / beta**2)
 
     def part(self, keep):
         return _Loss(self.kind, self.beta, self.weight[keep], self.target[keep])
@@ -410,7 +418,7 @@ def _newton(loss, i, j, component, size, tol, max_iter):
         length, along = 1.0, move[i] - move[j]
         while length > 1e-12:
             there = loss.value(margin + length * along)
-            if there <= value + 0.25 * length * float(slope @ move) + 1e-15 * abs(value):
+            if there <= value + 0.25 * length * float(slope @ move) + loss.noise:
                 break
             length *= 0.5
         else:
@@ -527,26 +535,26 @@ class _Softmax:
             slope = self.gradient(z)
             if np.max(np.abs(slope) / per_slot, initial=0.0) <= 1e-3 * tol or n_iter >= max_iter:
                 return z, n_iter
-            move = self._step(z, slope)
+            move = self._step(z, slope, float(per_slot.max(initial=0.0)))
+            move *= min(1.0, _STRIDE / max(float(np.abs(move).max()), 1e-300))
             length, fall = 1.0, float(slope @ move)
             while length > 1e-10:
                 there = self.value(z + length * move)
-                if there <= value + 0.1 * length * fall + 1e-15 * abs(value):
+                if there <= value + 0.1 * length * fall + self.loss.noise:
                     break
                 length *= 0.5
             else:
                 return z, n_iter
             steeper = np.abs(self.gradient(z + length * move)).max() >= np.abs(slope).max()
-            if there >= value - 1e-14 * abs(value) and steeper:  # rounding is all that moves
+            if there >= value - 10 * self.loss.noise and steeper:  # rounding is all that moves
                 return z, n_iter
             z, value, n_iter = z + length * move, there, n_iter + 1
 
-    def _step(self, z, slope):
+    def _step(self, z, slope, scale):
         if self.slots.size <= _DENSE:
             values, vectors = np.linalg.eigh(self.hessian(z))
-            values = np.abs(values)
-            kept = values > 1e-11 * max(values.max(), 1e-300)
-            return -(vectors[:, kept] / values[kept]) @ (vectors[:, kept].T @ slope)
+            # curvature may vanish where the slope does not: then a long step down it
+            return -(vectors / np.maximum(np.abs(values), 1e-9 * scale)) @ (vectors.T @ slope)
         operator = linalg.LinearOperator((z.size, z.size), matvec=lambda v: self.hessian_times(z, v))
         move = linalg.minres(operator, -slope, rtol=1e-8)[0]
         return move if slope @ move < 0 else -slope / max(float(np.abs(slope).max()), 1e-300)

@@ -1,6 +1,6 @@
 r"""TAMER: a model of what a person thinks of each choice, from scalar feedback that comes late.
 
-Feedback h at time t is about the step i that began at b_i and ended at e_i with probability (Knox and Stone 2009, section 4)
+Feedback h at time t is about the step i that began at b_i and ended at e_i with probability (Knox and Stone 2009)
 
     c_i(t) = ∫_{t − e_i}^{t − b_i} f(x) dx = F(t − b_i) − F(t − e_i)
 
