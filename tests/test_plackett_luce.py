@@ -72,10 +72,10 @@ def test_puddings_with_ties_are_davidsons():
     np.testing.assert_allclose(-2 * fit.log_likelihood, 1619.419020, rtol=0, atol=1e-6)
     np.testing.assert_allclose(fit.ties[2], 0.7468230, rtol=0, atol=1e-7)
     np.testing.assert_allclose(fit.worth, [.1388, .1730, .1617, .1654, .1587, .2024], rtol=0, atol=6e-5)
-    found = np.array([fit.contrast(other, "1") for other in "23456"])
-    np.testing.assert_allclose(found[:, 0], [.2202, .1530, .1751, .1339, .3771], rtol=0, atol=6e-5)
+    found = [fit.contrast(other, "1") for other in "23456"]
+    np.testing.assert_allclose([c.estimate for c in found], [.2202, .1530, .1751, .1339, .3771], rtol=0, atol=6e-5)
     # the published errors are at Davidson's seventh iteration
-    np.testing.assert_allclose(found[:, 1], [.1872, .1935, .1882, .1927, .1924], rtol=0, atol=6e-5)
+    np.testing.assert_allclose([c.std_error for c in found], [.1872, .1935, .1882, .1927, .1924], rtol=0, atol=6e-5)
     np.testing.assert_allclose(fit.tie_standard_errors()[2], 0.0825, rtol=0, atol=6e-5)
 
 
@@ -119,7 +119,9 @@ def test_without_ties_kernels_equal_their_twin(seed):
     np.testing.assert_allclose(-value, want[0], rtol=1e-13)
     np.testing.assert_allclose(-gradient, want[1], rtol=0, atol=1e-13)
     np.testing.assert_allclose(model.dense(at), want[2], rtol=0, atol=1e-13)
-    np.testing.assert_allclose(model.sparse(at).toarray(), want[2], rtol=0, atol=1e-13)
+    first, second, curvature = model.pair_curvature(at)
+    np.testing.assert_allclose(curvature, -want[2][first, second], rtol=0, atol=1e-13)
+    assert np.count_nonzero(np.triu(want[2], 1)) == len(first)
     direction = rng.normal(size=6)
     np.testing.assert_allclose(model.times(at, direction), want[2] @ direction, rtol=0, atol=1e-13)
     np.testing.assert_allclose(data.weight @ model.score_rows(at).toarray(), want[1], rtol=0, atol=1e-13)
@@ -176,7 +178,7 @@ def test_every_method_finds_the_same_and_certifies_it():
         value, gradient, information = reference.log_likelihood(found, 30, fit.strength)
         assert np.abs(gradient).max() <= 1e-7 and fit.log_likelihood == pytest.approx(value, rel=1e-13)
         assert math.sqrt(gradient @ np.linalg.pinv(information) @ gradient) <= 1e-6
-        np.testing.assert_allclose(fit.covariance, np.linalg.pinv(information), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(fit.covariance(), np.linalg.pinv(information), rtol=0, atol=1e-9)
     np.testing.assert_allclose(fits["newton"].strength, fits["newton-cg"].strength, rtol=0, atol=1e-7)
 
 
@@ -189,7 +191,7 @@ def test_with_ties_every_method_finds_the_same():
     log_ties = {order: math.log(value) for order, value in fits[0].ties.items()}
     value, gradient, information = reference.log_likelihood(found, 6, fits[0].strength, log_ties)
     assert np.abs(gradient).max() < 1e-8
-    np.testing.assert_allclose(fits[0].covariance, np.linalg.pinv(information), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(fits[0].covariance(), np.linalg.pinv(information), rtol=0, atol=1e-9)
 
 
 def test_a_sparse_hessian_serves_where_a_dense_one_is_too_large(monkeypatch):
@@ -205,8 +207,48 @@ def test_a_sparse_hessian_serves_where_a_dense_one_is_too_large(monkeypatch):
     switched = plackett_luce(Rankings.from_arrays(items))
     assert switched.method == "newton" and switched.converged
     monkeypatch.undo()
-    errors = plackett_luce(Rankings.from_arrays(items), method="newton").contrast(0, n - 1)
-    np.testing.assert_allclose(sparse.contrast(0, n - 1), errors, rtol=1e-6)
+    exact = plackett_luce(Rankings.from_arrays(items), method="newton")
+    for kind in ("hessian", "robust"):
+        found, want = sparse.contrast(0, n - 1, kind), exact.contrast(0, n - 1, kind)
+        np.testing.assert_allclose([found.estimate, found.std_error], [want.estimate, want.std_error], rtol=1e-6)
+    monkeypatch.setattr(sys.modules["fastirl.plackett_luce"], "_EXACT", 10)
+    np.testing.assert_allclose(sparse.standard_errors(), exact.standard_errors(), rtol=1e-8)
+    assert sparse.std_error_accuracy() == 0.0
+
+
+def test_probed_errors_are_as_near_as_they_say(monkeypatch):
+    items, _ = simulated(400, 4000, 4, np.random.default_rng(12))
+    fit = plackett_luce(Rankings.from_arrays(items))
+    exact = fit.standard_errors()
+    monkeypatch.setattr(sys.modules["fastirl.plackett_luce"], "_EXACT", 10)
+    monkeypatch.setattr(sys.modules["fastirl.plackett_luce"], "_FILL", 0.0)
+    probed = plackett_luce(Rankings.from_arrays(items))
+    off = np.sqrt(np.mean((probed.standard_errors() / exact - 1) ** 2))
+    assert 0 < probed.std_error_accuracy() < 0.01 and off < 2 * probed.std_error_accuracy()
+
+
+def test_two_items_a_ranking_are_bradley_terry():
+    items, _ = simulated(12, 400, 2, np.random.default_rng(13))
+    cluster = np.arange(400) % 50
+    fit = plackett_luce(Rankings.from_arrays(items, cluster=cluster))
+    pairs = fi.bradley_terry(fi.Comparisons.from_winners(*items.T, cluster=cluster))
+    np.testing.assert_allclose(fit.strength, pairs.strength, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(fit.log_likelihood, pairs.log_likelihood, rtol=1e-12)
+    np.testing.assert_allclose(fit.standard_errors(), pairs.standard_errors(), rtol=1e-6)
+    np.testing.assert_allclose(fit.standard_errors("robust"), pairs.standard_errors("robust"), rtol=1e-6)
+    np.testing.assert_allclose(fit.standard_errors("clustered"), pairs.standard_errors("clustered"), rtol=1e-6)
+
+
+def test_two_items_that_may_tie_are_davidsons_model():
+    rng = np.random.default_rng(14)
+    items = np.array([rng.choice(6, 2, replace=False) for _ in range(300)])
+    tied = rng.random(300) < 0.25
+    fit = plackett_luce(Rankings.from_lists([[tuple(row)] if tie else list(row) for row, tie in zip(items.tolist(), tied)]))
+    pairs = fi.bradley_terry(fi.Comparisons.from_pairs(*items.T, np.where(tied, 0.5, 1.0)), ties="davidson")
+    np.testing.assert_allclose(fit.strength, pairs.strength, rtol=0, atol=1e-7)
+    assert fit.ties[2] == pytest.approx(pairs.tie, rel=1e-7)
+    np.testing.assert_allclose(fit.log_likelihood, pairs.log_likelihood, rtol=1e-12)
+    np.testing.assert_allclose(fit.standard_errors(), pairs.standard_errors(), rtol=1e-6)
 
 
 def test_relabelling_items_relabels_the_answer():
@@ -228,9 +270,9 @@ def test_duplication_is_weight_and_weight_zero_says_nothing():
 
 def test_two_items_a_ranking_are_bradley_terry_in_closed_form():
     fit = plackett_luce(Rankings.from_ballots({("a", "b"): 30, ("b", "a"): 10}))
-    estimate, error = fit.contrast("a", "b")
-    assert estimate == pytest.approx(math.log(3), abs=1e-9)
-    assert error == pytest.approx(math.sqrt(1 / 30 + 1 / 10), rel=1e-8)
+    found = fit.contrast("a", "b")
+    assert found.estimate == pytest.approx(math.log(3), abs=1e-9) and found.probability == pytest.approx(0.75)
+    assert found.std_error == pytest.approx(math.sqrt(1 / 30 + 1 / 10), rel=1e-8)
     np.testing.assert_allclose(fit.choice_probabilities(["a", "b"]), [0.75, 0.25], rtol=0, atol=1e-9)
     assert fit.worth.sum() == pytest.approx(1.0)
 
@@ -238,7 +280,7 @@ def test_two_items_a_ranking_are_bradley_terry_in_closed_form():
 def test_two_tied_items_in_closed_form():
     # 50 wins, 30 losses, 20 ties of two items: three free probabilities, two parameters, all matched
     fit = plackett_luce(Rankings.from_ballots({("a", "b"): 50, ("b", "a"): 30, (("a", "b"),): 20}))
-    assert fit.contrast("a", "b")[0] == pytest.approx(math.log(5 / 3), abs=1e-9)
+    assert fit.contrast("a", "b").estimate == pytest.approx(math.log(5 / 3), abs=1e-9)
     assert fit.ties[2] == pytest.approx(20 / math.sqrt(50 * 30), rel=1e-8)
 
 
@@ -316,7 +358,7 @@ def test_groups_infinitely_far_apart_are_fitted_each_by_itself():
     assert fit.ties[2] == pytest.approx(apart.ties[2], rel=1e-8)
     # the limit is reached: a prior so wide that it hardly pulls leaves the same contrasts within
     wide = plackett_luce(data, prior_std=300.0)
-    assert wide.contrast("a", "c")[0] == pytest.approx(fit.contrast("a", "c")[0], abs=1e-3)
+    assert wide.contrast("a", "c").estimate == pytest.approx(fit.contrast("a", "c").estimate, abs=1e-3)
     with pytest.raises(NoFiniteOptimumError, match="only lead down"):
         plackett_luce([["a", "b", "c"]], components="each")
 
@@ -339,7 +381,7 @@ def test_a_prior_is_a_normal_density_at_the_mode():
     found, _ = groups(Rankings.from_arrays(items))
     _, gradient, information = reference.log_likelihood(found, 5, fit.strength)
     np.testing.assert_allclose(gradient, fit.strength / 0.49, rtol=0, atol=1e-7)
-    np.testing.assert_allclose(fit.covariance, np.linalg.inv(information + np.eye(5) / 0.49), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(fit.covariance(), np.linalg.inv(information + np.eye(5) / 0.49), rtol=0, atol=1e-9)
     wide = plackett_luce(Rankings.from_arrays(items), prior_std=1e-3)
     assert np.abs(wide.strength).max() < 1e-3
 
@@ -350,8 +392,8 @@ def test_intervals_cover_the_truth():
         items, truth = simulated(4, 150, 3, rng, spread=0.5)
         fit = plackett_luce(Rankings.from_arrays(items))
         for kind in hits:
-            estimate, error = fit.contrast(0, 1, kind)
-            hits[kind] += abs(estimate - (truth[0] - truth[1])) <= 1.959964 * error
+            low, high = fit.contrast(0, 1, kind).interval
+            hits[kind] += low <= truth[0] - truth[1] <= high
     # binomial(400, 0.95) lies within 0.95 ± 0.033 with probability 0.998
     assert all(abs(count / trials - 0.95) < 0.033 for count in hits.values())
 
@@ -360,8 +402,11 @@ def test_copied_answers_need_clustered_errors():
     items, _ = simulated(4, 100, 3, np.random.default_rng(10))
     once = plackett_luce(Rankings.from_arrays(items))
     copied = plackett_luce(Rankings.from_arrays(np.repeat(items, 4, axis=0), cluster=np.repeat(np.arange(100), 4)))
-    np.testing.assert_allclose(copied.standard_errors("clustered"), once.standard_errors("robust"), rtol=1e-7)
+    want = once.standard_errors("robust") * math.sqrt(100 / 99)
+    np.testing.assert_allclose(copied.standard_errors("clustered"), want, rtol=1e-7)
     np.testing.assert_allclose(copied.standard_errors("hessian"), once.standard_errors("hessian") / 2, rtol=1e-7)
+    with pytest.raises(InvalidInputError, match="at least two clusters"):
+        plackett_luce(Rankings.from_arrays(items, cluster=np.zeros(100, int))).standard_errors("clustered")
     with pytest.raises(InvalidInputError, match="need clusters"):
         once.standard_errors("clustered")
 

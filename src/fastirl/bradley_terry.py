@@ -16,6 +16,7 @@ from . import _validation as _v
 from ._laplacian import FILL, INVERTED, TRIED, DenseSolver, DirectSolver, IterativeSolver, NotPositiveError, Pattern, solver_for
 from .comparisons import Comparisons
 from .exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumError, SeparationError
+from .results import Contrast
 from .tables import Table
 
 __all__ = ["BradleyTerry", "StrengthBootstrap", "StrengthIntervals", "bootstrap_strengths", "bradley_terry"]
@@ -999,31 +1000,6 @@ class StrengthIntervals:
     level: float
     quantile: float
     method: str
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """A difference of two strengths, the log odds between them.
-
-    Attributes
-    ----------
-    first, second : labels
-    estimate, std_error : float
-    interval : tuple, 95%
-    probability : float, 1 / (1 + exp(−estimate))
-    """
-
-    first: object
-    second: object
-    estimate: float
-    std_error: float
-    interval: tuple
-    probability: float
-
-    def __str__(self):
-        low, high = self.interval
-        return (f"{_v.shown(self.first)} − {_v.shown(self.second)} = {self.estimate:.4g} (s.e. {self.std_error:.3g}, 95% {low:.4g} to "
-                f"{high:.4g}), preferred with probability {self.probability:.3f}")
 
 
 @dataclass(frozen=True, eq=False)

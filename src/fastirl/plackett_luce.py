@@ -7,13 +7,14 @@ from functools import cached_property
 import numpy as np
 from scipy import linalg, optimize, sparse
 from scipy.sparse import csgraph
-from scipy.sparse.linalg import splu
-from scipy.special import ndtri
+from scipy.special import expit, ndtri
 
 from . import _rankings
 from . import _validation as _v
+from ._laplacian import IterativeSolver, Pattern, solver_for
 from .exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumError
 from .rankings import Rankings
+from .results import Contrast
 from .tables import Table
 
 __all__ = ["PlackettLuceResult", "plackett_luce"]
@@ -21,7 +22,9 @@ __all__ = ["PlackettLuceResult", "plackett_luce"]
 _SMALL = 200  # parameters up to which a Hessian is made and factorised at once
 _DENSE = 3000  # and up to which it may be dense at all
 _INVERSE = 5000  # and up to which its inverse is made
+_EXACT = 1500  # up to which standard errors take that inverse
 _WIDEST = 600.0  # log worths further apart would underflow in sums
+_FILL = 50.0  # terms of an elimination for each pair and item, up to which a sparse factor is taken
 _CG_LIMIT = 200
 _DECREMENT = 1e-6
 
@@ -77,25 +80,31 @@ class PlackettLuceResult:
         return _v.LabelIndex(self.labels, "ranking")
 
     @cached_property
-    def covariance(self):
-        """(n_items + ties,) squared: inverse Hessian, of strengths and then of log δ in the order of `ties`.
+    def _inverse(self):
+        return _v.freeze(self.source.inverse(self.source.at))
 
-        Strengths as they stand, with their sum held; pseudo-inverse without a prior.
+    def covariance(self, kind="hessian"):
+        """(n_items + ties,) squared: covariance of strengths, their sums held, and then of log δ in the order of `ties`.
+
+        Parameters
+        ----------
+        kind : as in `standard_errors`
 
         Raises
         ------
         InvalidInputError
             More than 5,000 items: ask `contrast` for the pairs that matter.
         """
-        return _v.freeze(self.source.inverse(self.source.at))
-
-    def _covariance(self, kind):
         _v.one_of("kind", kind, ("hessian", "robust", "clustered"))
         if kind == "hessian":
-            return self.covariance
-        rows = self.source.scores(kind)
-        half = rows @ self.covariance
+            return self._inverse
+        half = self.source.scores(kind) @ self._inverse
         return half.T @ half
+
+    @property
+    def std_error(self):
+        """(n_items,) standard errors of `strength` from the Hessian."""
+        return self.standard_errors()
 
     def standard_errors(self, kind="hessian"):
         """(n_items,) standard errors of the strengths.
@@ -104,22 +113,49 @@ class PlackettLuceResult:
         ----------
         kind : "hessian", "robust" or "clustered"
             "robust" is H⁻¹ (Σ w s sᵀ) H⁻¹ with the score s of each ranking, "clustered" the same with the sums over each
-            cluster of rankings. Neither has a correction for small samples.
+            of G clusters of rankings, times G / (G − 1).
 
         Raises
         ------
         InvalidInputError
-            "clustered" where the rankings have no clusters; more than 5,000 items.
+            "clustered" where the rankings have no clusters; beyond 5,000 items, any but "hessian", and any with ties.
+
+        Notes
+        -----
+        Beyond 1,500 items, without ties, no matrix of n² is made: the diagonal of the inverse comes from a sparse factor, or
+        from random probes where that would fill; `std_error_accuracy` says how far probing is off.
         """
-        return np.sqrt(np.maximum(np.diag(self._covariance(kind))[: len(self.labels)], 0.0))
+        return self._errors(kind)[0]
+
+    def std_error_accuracy(self, kind="hessian"):
+        """Relative error (root mean square over items) that probing leaves in `standard_errors`: 0 where they are exact."""
+        return self._errors(kind)[1]
+
+    def _errors(self, kind):
+        _v.one_of("kind", kind, ("hessian", "robust", "clustered"))
+        if kind not in self._kept:
+            n, accuracy = len(self.labels), 0.0
+            if kind == "hessian" and n > _EXACT and not self.ties:
+                variance, accuracy = self.source.inverse_diagonal(self.source.at)
+                accuracy /= 2  # of the root
+            else:
+                variance = np.diag(self.covariance(kind))[:n]
+            self._kept[kind] = _v.freeze(np.sqrt(np.maximum(variance, 0.0))), accuracy
+        return self._kept[kind]
+
+    @cached_property
+    def _kept(self):
+        return {}
 
     def tie_standard_errors(self, kind="hessian"):
         """dict from the size of a tie to the standard error of log δ."""
-        errors = np.sqrt(np.maximum(np.diag(self._covariance(kind))[len(self.labels):], 0.0))
+        if not self.ties:
+            return {}
+        errors = np.sqrt(np.maximum(np.diag(self.covariance(kind))[len(self.labels):], 0.0))
         return dict(zip(self.ties, errors.tolist()))
 
     def contrast(self, first, second, kind="hessian"):
-        """(difference of two strengths, its standard error).
+        """Difference of the strengths of two items with its error: a `Contrast`.
 
         Parameters
         ----------
@@ -149,7 +185,10 @@ class PlackettLuceResult:
             variance = float(direction @ solved)
         else:
             variance = float(((self.source.scores(kind) @ solved) ** 2).sum())
-        return float(self.strength[i] - self.strength[j]), float(np.sqrt(max(variance, 0.0)))
+        estimate, error = float(self.strength[i] - self.strength[j]), float(np.sqrt(max(variance, 0.0)))
+        half = float(ndtri(0.975)) * error
+        return Contrast(_v.plain(self.labels[i]), _v.plain(self.labels[j]), estimate, error, (estimate - half, estimate + half),
+                        float(expit(estimate)))
 
     def choice_probabilities(self, items):
         """(n,) probability that each of these items is chosen, alone, among them, when nothing may tie: α_i / Σ α.
@@ -407,6 +446,7 @@ class _Strict:
         _rankings.tally(data.item, data.offsets, self.n_stages, data.weight, self.chosen, self.appearances)
         self.n_choices = float(self.chosen.sum())
         self.n_passes = 0
+        self._pairs = self._pattern = None
         self._args = data.item, data.offsets, self.n_stages, data.weight
 
     def check_orders(self):
@@ -466,19 +506,19 @@ class _Strict:
         np.fill_diagonal(matrix, self.precision - matrix.sum(axis=1))
         return matrix
 
-    def sparse(self, at):
-        worth, _, _ = at
+    def pair_curvature(self, at):
+        """(first, second, minus the Hessian's entry) of each pair that meets, sorted."""
+        worth, n = at[0], self.n_items
         sizes = np.diff(self.data.offsets)
         n_pairs = int((sizes * (sizes - 1) // 2).sum())
         row, column, value = _rankings.hessian_entries(*self._args, worth, n_pairs, self.longest)
         self.n_passes += 1
-        upper = sparse.csr_array((-value * worth[row] * worth[column], (row, column)), shape=(self.n_items,) * 2)
-        off = (upper + upper.T).tocsc()
-        return off + sparse.diags_array(self.precision - np.asarray(off.sum(axis=1)).ravel()).tocsc()
-
-    def n_entries(self):
-        sizes = np.diff(self.data.offsets)
-        return int((sizes * (sizes - 1) // 2).sum())
+        if self._pairs is None:
+            key = np.where(row < column, row, column).astype(np.int64) * n + np.where(row < column, column, row)
+            keys, inverse = np.unique(key, return_inverse=True)
+            self._pairs = (keys // n).astype(np.int32), (keys % n).astype(np.int32), inverse.ravel()
+        first, second, inverse = self._pairs
+        return first, second, np.bincount(inverse, value, len(first)) * worth[first] * worth[second]
 
     def score_rows(self, at):
         """(n_rankings, n_params) scores of rankings of weight 1, sparse."""
@@ -515,18 +555,27 @@ class _Strict:
             matrix = self._regular(self.dense(at))
             factor = linalg.cho_factor(matrix, overwrite_a=True, check_finite=False)
             return lambda right: linalg.cho_solve(factor, right, check_finite=False)
-        matrix = self.sparse(at)
-        if self.prior is None:
-            # the first item of each component is held; contrasts do not depend on which
-            free = np.setdiff1d(np.arange(self.n_items), np.unique(self.component, return_index=True)[1])
-            solve = splu(matrix[free][:, free].tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve
+        return self._laplacian(at).solve
 
-            def held(right):
-                found = np.zeros(self.n_items)
-                found[free] = solve(right[free])
-                return found
-            return held
-        return splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve
+    def _laplacian(self, at):
+        """The Hessian as curvatures of pairs, and a solver of it."""
+        first, second, curvature = self.pair_curvature(at)
+        if self._pattern is None:
+            floating = np.full(int(self.component.max()) + 1, self.prior is None)
+            self._pattern = Pattern(first, second, self.n_items, np.zeros(self.n_items, bool), self.component, floating)
+        diagonal = np.full(self.n_items, self.precision) if self.prior is not None else None
+        cheap = self._pattern.elimination(_FILL * (len(first) + self.n_items)) is not None
+        return solver_for(self._pattern, curvature, diagonal, "direct" if cheap else "iterative")
+
+    def direct_is_cheap(self, at):
+        """Whether a factorised Hessian is better than many iterations."""
+        if self.n_params <= _DENSE:
+            return True
+        return not self.orders and not isinstance(self._laplacian(at), IterativeSolver)
+
+    def inverse_diagonal(self, at):
+        """(n_items,) diagonal of the (pseudo-)inverse, and its relative error."""
+        return self._laplacian(at).diagonal(np.random.default_rng(0))
 
     def _regular(self, matrix):
         if self.prior is None:
@@ -570,8 +619,12 @@ class _Strict:
             return sparse.diags_array(np.sqrt(weight)) @ rows
         if self.data.cluster is None:
             raise InvalidInputError("clustered errors need clusters: these rankings have none; pass cluster= where they are made")
-        sums = sparse.csr_array((weight, (self.data.cluster, np.arange(len(weight)))))
-        return sums @ rows
+        codes = np.unique(self.data.cluster, return_inverse=True)[1]
+        n_clusters = int(codes.max()) + 1
+        if n_clusters < 2:
+            raise InvalidInputError("clustered errors need at least two clusters: all rankings are of one; pass another cluster=")
+        sums = sparse.csr_array((weight, (codes, np.arange(len(weight)))))
+        return np.sqrt(n_clusters / (n_clusters - 1)) * (sums @ rows)
 
 
 class _Tied(_Strict):
@@ -780,8 +833,10 @@ def _fit(model, rankings, method, tol, max_iter):
             forcing = 0.1 if tight else min(0.1, np.sqrt(residual))
             step, report = _conjugate_gradients(model, at, -gradient, forcing, _CG_LIMIT if may_switch else 10 * model.n_params)
             ritz = min(ritz, report.ritz)
-            if may_switch and not report.reached and (model.n_params <= _DENSE or not model.orders):
-                method = "newton"
+            if may_switch and not report.reached:
+                may_switch = False
+                if model.direct_is_cheap(at):
+                    method = "newton"
                 continue
             decrement = float(np.sqrt(max(-gradient @ step, 0.0) + report.rest / ritz))
         else:

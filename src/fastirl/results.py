@@ -7,7 +7,7 @@ import numpy as np
 
 __all__ = [
     "Connectivity", "RouteLogLikelihood", "RouteValues", "Route", "Ratio", "LikelihoodRatioTest",
-    "PlanningResult", "VisitationResult", "ProcessLogLikelihood",
+    "PlanningResult", "VisitationResult", "ProcessLogLikelihood", "Contrast",
 ]
 
 
@@ -255,3 +255,28 @@ class ProcessLogLikelihood:
     error_bound: float
     converged: bool
     horizon: object
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A difference of two strengths, the log odds between them.
+
+    Attributes
+    ----------
+    first, second : labels
+    estimate, std_error : float
+    interval : tuple, 95%
+    probability : float, 1 / (1 + exp(−estimate))
+    """
+
+    first: object
+    second: object
+    estimate: float
+    std_error: float
+    interval: tuple
+    probability: float
+
+    def __str__(self):
+        low, high = self.interval
+        return (f"{self.first!r} − {self.second!r} = {self.estimate:.4g} (s.e. {self.std_error:.3g}, 95% {low:.4g} to "
+                f"{high:.4g}), preferred with probability {self.probability:.3f}")
