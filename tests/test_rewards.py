@@ -113,6 +113,15 @@ def test_a_climb_of_a_concave_quadratic_finds_its_proximal_point(low, high):
     assert found.converged and (found.theta[exact == 0] == 0.0).all()
 
 
+@pytest.mark.parametrize("l1", (0.0, 0.01))
+def test_a_climb_that_ends_at_a_bound_knows_it_whatever_the_scale(l1):
+    rng = np.random.default_rng(0)
+    for bound, scale in zip(-rng.uniform(0.05, 3.0, 40), rng.uniform(0.1, 5.0, 40)):
+        found = climb(lambda t: (-0.5 * float(t @ t), -t), np.array([bound - 1.0]), upper=np.array([bound]),
+                      l1=np.array([l1]), scale=np.array([scale]))
+        assert found.theta[0] == bound and found.converged and found.slope == 0.0
+
+
 def test_a_climb_that_runs_out_of_iterations_says_so():
     found = climb(lambda t: (-float((t**4).sum()), -4 * t**3), np.full(5, 3.0), tol=1e-14, max_iter=2)
     assert not found.converged and "max_iter=2" in found.message

@@ -89,6 +89,10 @@ def climb(evaluate, start, *, l1=None, l2=None, lower=None, upper=None, scale=No
         theta = x[:k] / scale
         if split.size:
             theta[split] -= x[k:] / scale[split]
+        # a bound times a scale over the scale is not always the bound
+        for bound in (lower, upper):
+            near = np.isfinite(bound) & (np.abs(theta - bound) <= 1e-15 * np.abs(bound))
+            theta[near] = bound[near]
         return theta
 
     def negative(x):
@@ -125,7 +129,7 @@ def climb(evaluate, start, *, l1=None, l2=None, lower=None, upper=None, scale=No
         low[split], high[split] = np.maximum(lower, 0.0)[split] * scale[split], np.maximum(upper, 0.0)[split] * scale[split]
         low, high = np.concatenate([low, second[0]]), np.concatenate([high, second[1]])
     bounds = optimize.Bounds(low, high)
-    # a fixed width of L-BFGS-B's projected gradient: it is at most this where ours is
+
     def limit():
         return tol * max(1.0, abs(state["best"][1]))
 
