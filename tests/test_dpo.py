@@ -110,6 +110,22 @@ def test_regularised_planning_is_the_optimum_of_reward_less_kl(rng):
     assert all(gain(rng.dirichlet(np.ones(4))) < gain(planned.policy) for _ in range(200))
 
 
+def test_regularised_planning_is_the_optimum_on_a_process_with_chance(rng):
+    # reward less β KL of every visit, which PPO with a KL penalty climbs: no other policy earns more, in any state
+    mdp, beta = fi.MDP(rng.dirichlet(np.ones(5), (5, 3)), 0.9), 0.4
+    reward, reference = rng.normal(size=15), rng.dirichlet(np.ones(3), 5)
+    planned = fi.soft_value_iteration(mdp, reward, "pair", temperature=beta, reference_policy=reference)
+
+    def value(policy):
+        return fi.policy_evaluation(mdp, policy, reward, "pair", temperature=beta, reference_policy=reference).value
+
+    np.testing.assert_allclose(value(planned.policy), planned.value, atol=1e-6)
+    for scale in (0.05, 0.5, 2.0):
+        for _ in range(5):
+            other = (planned.policy * np.exp(scale * rng.normal(size=15))).reshape(5, 3)
+            assert (value(other / other.sum(axis=1, keepdims=True)) < planned.value).all()
+
+
 def test_trajectories_of_a_deterministic_process_give_planning_with_a_kl_penalty(rng):
     mdp, trips, beta = tree(3), tree_trajectories(3), 0.5
     reward = rng.normal(size=mdp.n_pairs)

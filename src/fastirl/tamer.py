@@ -115,8 +115,11 @@ class TAMER(Learner):
             clock = _clock(clock, pair.size, ids[n])
             said = _said(said, ids[n])
             for when, value in said:
-                credit = self.delay.cdf(when - clock[:-1]) - self.delay.cdf(when - clock[1:])
-                self._hear(pair, credit, when, value, ids[n])
+                # the steps that can be meant lie side by side
+                a = max(int(np.searchsorted(clock, when - self.delay.longest, side="right")) - 1, 0)
+                b = int(np.searchsorted(clock[:-1], when))
+                credit = self.delay.cdf(when - clock[a:b]) - self.delay.cdf(when - clock[a + 1:b + 1])
+                self._hear(pair[a:b], credit, when, value, ids[n])
         if not self.n_feedback_:
             raise InvalidInputError(f"there must be some feedback: none of the {len(steps)} trajectories has any; "
                                     "pass what was said")
