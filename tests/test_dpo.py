@@ -345,6 +345,23 @@ def test_states_that_none_visits_and_choices_that_none_takes_keep_the_reference(
     assert np.log(policy[1, 2] / reference[1, 2]) - np.log(policy[1, 1] / reference[1, 1]) == pytest.approx(0.5)
 
 
+def test_prompts_and_answers_are_a_process_of_one_step(rng):
+    # prompts with different answers, as a table of texts would have them
+    rows = [("joke", "pun"), ("poem", "ode"), ("joke", "riddle"), ("poem", "haiku"), ("joke", "story")]
+    mdp = fi.MDP.one_step(rows, features=np.arange(5.0)[:, None], feature_names=["row"])
+    assert mdp.discount == 1 and mdp.state_ids.tolist() == ["joke", "poem", "(end)"] and mdp.terminal.tolist() == [0, 0, 1]
+    assert [rows[i] for i in mdp.pair_order] == list(zip(mdp.state_ids[mdp.pair_state], mdp.action_ids[mdp.pair_action]))
+    np.testing.assert_array_equal(mdp.features[:, 0], mdp.pair_order)
+    policy = fi.DPO(0.5).fit(mdp, None, fi.Comparisons.from_pairs([rows[0]], [rows[2]], [0.75])).policy()
+    np.testing.assert_allclose(policy[mdp.pair_order.argsort()], [0.6, 0.5, 0.2 / 3, 0.5, 1 / 3], rtol=1e-8)
+    assert fi.MDP.one_step([(3, 1), (1, 1)]).state_ids.tolist() == [3, 1, 4]
+    assert fi.MDP.one_step([("(end)", 0)]).state_ids.tolist() == ["(end)", "((end))"]
+    for choices, message in (([("a", "b"), ("a", "b")], "given once"), (["ab"], "entry 0 is 'ab'"), ([], "some choices"),
+                             ([("a", "b"), (1, "b")], "one kind"), ([("a", None)], "missing")):
+        with pytest.raises(InvalidInputError, match=message):
+            fi.MDP.one_step(choices)
+
+
 def test_choices_written_as_trajectories_of_one_step_are_the_same(rng):
     mdp, reward = bandit(2, 3), rng.normal(size=(2, 3))
     named = {s * 3 + a: (s, a) for s in range(2) for a in range(3)}

@@ -52,8 +52,8 @@ class DPO(Learner):
     loss : "sigmoid" or "ipo"
     label_smoothing : ε in [0, ½), the share of labels believed to be flipped; sigmoid only
     smoothing : what ε means
-        "conservative" fits labels (1 − ε) μ + ε (1 − μ), so that log ratios stay bounded (cDPO). "robust" fits (μ − ε) / (1 − 2ε),
-        the loss whose mean over flipped labels is the loss of the true ones (Chowdhury, Kini, Natarajan 2024).
+        "conservative" fits labels (1 − ε) μ + ε (1 − μ), so that log ratios stay bounded (cDPO). "robust" fits
+        (μ − ε) / (1 − 2ε), the loss whose mean over flipped labels is the loss of the true ones (Chowdhury, Kini, Natarajan 2024).
     tol : float, asked of `slope_`
     max_iter : int, limit of Newton steps
 
@@ -77,17 +77,19 @@ class DPO(Learner):
 
     Notes
     -----
-    *Choices.* In β log π / π_ref the sigmoid loss is Bradley-Terry. On infinite data from rewards r the policy is
-    :math:`\pi \propto \pi_{ref} \exp(r / \beta)` among linked choices. The loss depends on log ratios within a component only. How
-    much of a state's mass each component gets is our convention: as much as in the reference. Choices never compared keep theirs. Of all minimisers this is the one nearest to the reference in :math:`KL(\pi_{ref} \| \pi)`.
+    *Choices.* In β log π / π_ref the sigmoid loss is Bradley-Terry. On infinite data from rewards r the policy is :math:`\pi
+    \propto \pi_{ref} \exp(r / \beta)` among linked choices. The loss depends on log ratios within a component only. How much
+    of a state's mass each component gets is our convention: as much as in the reference. Choices never compared keep theirs.
+    Of all minimisers this is the one nearest to the reference in :math:`KL(\pi_{ref} \| \pi)`.
 
-    *Trajectories.* One logit a choice that was compared; choices of a visited state that no compared trajectory takes keep their
-    proportions, states that none visits keep the reference. Not convex in the logits. Under deterministic dynamics at
-    discount 1 its optimum on infinite data is KL-regularised planning; under stochastic dynamics the loss takes luck for choice.
+    *Trajectories.* One logit a choice that was compared; choices of a visited state that no compared trajectory takes keep
+    their proportions, states that none visits keep the reference. Not convex in the logits. Under deterministic dynamics at
+    discount 1 its optimum on infinite data is KL-regularised planning; under stochastic dynamics the loss takes luck for
+    choice.
 
-    *No finite optimum.* Where a choice wins all its comparisons (or loses them all) the sigmoid loss falls for ever, and the fit
-    is an error that names choices, not a policy at an arbitrary iteration. With "conservative" smoothing and with "ipo" there always is
-    one. The "robust" loss falls without any bound where labels are more one-sided than ε allows.
+    *No finite optimum.* Where a choice wins all its comparisons (or loses them all) the sigmoid loss falls for ever, and the
+    fit is an error that names choices, not a policy at an arbitrary iteration. With "conservative" smoothing and with "ipo"
+    there always is one. The "robust" loss falls without any bound where labels are more one-sided than ε allows.
 
     It learns no reward for other states or other dynamics: see the learners of rewards, and
     ``soft_value_iteration(..., reference_policy=...)`` for the optimum that reinforcement learning with a KL penalty aims at.
@@ -96,6 +98,13 @@ class DPO(Learner):
     ----------
     Rafailov et al. (2023), Direct preference optimization; Azar et al. (2023), A general theoretical paradigm to understand
     learning from human preferences; Chowdhury, Kini, Natarajan (2024), Provably robust DPO.
+
+    Examples
+    --------
+    >>> mdp = MDP.one_step([("joke", "pun"), ("joke", "riddle"), ("joke", "story")])
+    >>> asked = Comparisons.from_pairs([("joke", "pun")], [("joke", "riddle")], [0.75])
+    >>> DPO(beta=0.5).fit(mdp, None, asked).policy().round(3)
+    array([0.6  , 0.067, 0.333])
     """
 
     models = (MDP,)

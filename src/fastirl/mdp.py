@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from ._validation import (
-    LabelIndex, column_names, feature_matrix, feature_names as checked_names, float_vector, freeze, frozen_features,
+    LabelIndex, column_names, factorize, feature_matrix, feature_names as checked_names, float_vector, freeze, frozen_features,
     index_vector, label_vector, load_arrays, one_of, positive_number, refuse_repeats, save_arrays, shown, whole_number,
 )
 from .exceptions import InvalidInputError
@@ -161,6 +161,49 @@ class MDP:
         else:
             self._set_features(None, feature_names)
         return self
+
+    @classmethod
+    def one_step(cls, choices, features=None, *, feature_names=None):
+        """Choices of one step, such as answers to prompts: a contextual bandit. Whatever is chosen ends the process.
+
+        Parameters
+        ----------
+        choices : sequence of different (state, action) pairs of labels, in any order; a state has the actions that come with it
+        features : (n_choices, k) dense or sparse, rows in the order given
+        feature_names : k names
+
+        Returns
+        -------
+        MDP of discount 1. Its states are those named, in their order, and a terminal one after them, labelled "(end)" among
+        texts, one more than the largest among integers. ``array[mdp.pair_order]`` brings an array over the choices into our order
+
+        Raises
+        ------
+        InvalidInputError : something else than pairs, a pair that comes twice, labels of mixed kinds
+        """
+        choices = list(choices)
+        for n, choice in enumerate(choices):
+            if not isinstance(choice, (tuple, list, np.ndarray)) or len(choice) != 2:
+                raise InvalidInputError(f"each choice must be a (state, action) pair: entry {n} is {shown(choice)}; "
+                                        "pass labels of both")
+        if not choices:
+            raise InvalidInputError("there must be some choices: got none; pass (state, action) pairs")
+        states, actions = (label_vector(name, [choice[k] for choice in choices]) for k, name in enumerate(("state", "action")))
+        (state, first), (action, first_action) = factorize(states), factorize(actions)
+        ids, n = states[first], first.size
+        if ids.dtype.kind in "iu":
+            end = ids.max() + 1
+        elif ids.dtype.kind == "U":
+            end = "(end)"
+            while end in ids:
+                end = f"({end})"
+        else:
+            end = ("end", n)
+        state_ids = np.fromiter([*ids.tolist(), end], object, n + 1)
+        rows = np.ones(state.size), np.full(state.size, n), np.arange(state.size + 1)
+        matrix = sparse.csr_array(rows, shape=(state.size, n + 1))
+        return cls.from_pairs(matrix, state, action, 1.0, [n], features, feature_names=feature_names, state_ids=state_ids,
+                              action_ids=actions[first_action])
 
     @classmethod
     def from_gymnasium(cls, env, discount=0.99):
