@@ -3,6 +3,9 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from . import exceptions
+from .active_queries import (
+    ActiveLearning, PromptLabeller, QueryChoice, SimulatedLabeller, ask_and_learn, choose_query, query_values,
+)
 from .adversarial import AIRL, GAIL
 from .apprenticeship import ApprenticeshipLearning, MaximumMarginPlanning
 from .bayesian import BayesianIRL
@@ -75,6 +78,8 @@ __all__ = [
     # dueling bandits
     "BeatTheMean", "CopelandConfidenceBound", "DoubleThompsonSampling", "DuelSimulation", "DuelingBandit", "RUCB", "RandomDuels",
     "simulate_duels",
+    # ask
+    "ActiveLearning", "PromptLabeller", "QueryChoice", "SimulatedLabeller", "ask_and_learn", "choose_query", "query_values",
     # present
     "LearnerComparison",
     "ShortestPath",

@@ -18,7 +18,7 @@ from scipy import linalg, optimize, sparse, stats
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import lsqr
 
-from ._validation import LabelIndex, label_vector, one_of, positive_number, shown, whole_number
+from ._validation import LabelIndex, float_vector, label_vector, one_of, positive_number, shown, whole_number
 from .ascent import climb
 from .comparisons import Comparisons
 from .exceptions import ConvergenceWarning, DivergenceError, IdentificationWarning, InvalidInputError, SeparationError
@@ -32,7 +32,7 @@ from .route_choice import choice_probabilities
 from .tables import Table
 from .trajectories import Trajectories
 
-__all__ = ["PreferenceIRL", "ReturnChoices"]
+__all__ = ["PreferenceIRL", "ReturnChoices", "discounted_visits"]
 
 _COVARIANCES = ("hessian", "robust", "clustered")
 _MANY = 2_000  # free parameters beyond which no Hessian is formed
@@ -256,6 +256,8 @@ class PreferenceIRL(Learner):
     (1984), Biometrika 71 (separation).
     """
 
+    trajectories_ = None
+
     def __init__(self, reward=None, discount=None, *, planner="soft", temperature=1.0, horizon=None, start=None, max_iter=200,
                  tol=1e-10, n_threads=None):
         self.reward = LinearReward() if reward is None else reward
@@ -338,7 +340,10 @@ class PreferenceIRL(Learner):
                 raise InvalidInputError("features must not depend on the group: these are a callable; pass net.with_features(X, names)")
             if self.horizon is not None:
                 raise InvalidInputError(f"`horizon` goes with an MDP: got {self.horizon} on a road network; leave it out")
-        visits, start = _visits(model, trajectories, self.discount)
+        # a loop of questions fits again and again to the same ones
+        same = model is self.model_ and trajectories is self.trajectories_
+        visits, start = self._visited if same else _visits(model, trajectories, self.discount)
+        self._visited = visits, start
         self.model_, self._cache, self._plan_found = model, {}, None
         self._starts = np.bincount(start, minlength=model.n_states).astype(float)
         return visits
@@ -421,7 +426,7 @@ class PreferenceIRL(Learner):
         self.penalty_ = float(bound.l1[free] @ np.abs(theta) + 0.5 * bound.l2[free] @ theta**2)
         self.n_answers_, self.weight_sum_ = len(answers), answers.total
         self.accuracy_ = _accuracy(answers, returns)
-        self.unidentified_, self.reasons_, self.residual_ = (), (), self.gain_
+        self._identified, self.residual_ = ((), ()), self.gain_
         if problem is None:
             self._no_errors = "the reward is not linear in its parameters" if bound.design is None else (
                 f"there are {int(free.sum()):,} free weights")
@@ -429,7 +434,7 @@ class PreferenceIRL(Learner):
         gradient = problem.gradient(theta)
         self.residual_ = float(np.abs(gradient / problem.scale).max(initial=0.0)) / max(answers.total, 1e-300)
         if free.sum() <= _NAMED:
-            self.unidentified_, self.reasons_ = problem.unidentified(model, self.discount)
+            self._identified = problem
         if self._no_errors is None:
             _, p, own = problem.choices.at(problem.rows @ theta + problem.offset)
             data = problem.choices.curvature(problem.rows, p, own)
@@ -448,14 +453,33 @@ class PreferenceIRL(Learner):
     def _warn(self):
         if not self.converged_:
             warnings.warn(f"the fit did not converge: {self.message_}; raise max_iter or tol, or pass a penalty l2",
-                          ConvergenceWarning, stacklevel=3)
+                          ConvergenceWarning, stacklevel=4)
+        if (self._bound.l1 + self._bound.l2)[self._free].all():
+            return
         for names, why in zip(self.unidentified_, self.reasons_):
             if not self._penalised(names):
                 what = f"the weight of {names[0]!r}" if len(names) == 1 else (
                     f"the weights of {', '.join(map(repr, names[:8]))}{', …' * (len(names) > 8)} apart from each other")
                 warnings.warn(f"the comparisons do not identify {what}: {why}; hold one with "
                               "LinearReward(fixed={name: value}), leave it out, or pass a prior (l2)", IdentificationWarning,
-                              stacklevel=3)
+                              stacklevel=4)
+
+    def _unidentified(self):
+        # found when asked for: under a prior it is of interest, and costs more than the fit
+        self._require_fit()
+        if isinstance(self._identified, _Linear):
+            self._identified = self._identified.unidentified(self.model_, self.discount)
+        return self._identified
+
+    @property
+    def unidentified_(self):
+        """tuple of tuples of names, of a weight or of a combination of weights that the comparisons do not identify."""
+        return self._unidentified()[0]
+
+    @property
+    def reasons_(self):
+        """tuple of str, one for each of `unidentified_`."""
+        return self._unidentified()[1]
 
     def _penalised(self, names):
         """Whether a penalty speaks for all of these parameters."""
@@ -533,11 +557,11 @@ class PreferenceIRL(Learner):
         if not isinstance(rng, np.random.Generator):
             raise InvalidInputError(
                 f"`rng` must be a numpy.random.Generator: got {type(rng).__name__}; pass numpy.random.default_rng(seed)")
-        root = self._root()
+        root = self.posterior_root()
         return self.coef_ + rng.normal(size=(n, root.shape[1])) @ root.T
 
-    def _root(self):
-        """(k, r) whose square is the posterior's covariance."""
+    def posterior_root(self):
+        """(k, k) matrix B with BB' the covariance of Laplace's posterior; raises as :meth:`sample_posterior`."""
         covariance = self.covariance()
         bad = np.isinf(np.diag(covariance))
         if bad.any():
@@ -592,8 +616,18 @@ class PreferenceIRL(Learner):
         trajectories : Trajectories on the fitted model; None for those of the fit
         """
         self._require_fit()
-        visits = _visits(self.model_, self._given(trajectories), self.discount)[0]
-        return visits @ self.reward_
+        return self._visits_of(trajectories) @ self.reward_
+
+    def reward_of(self, coef):
+        """(n_pairs,) or (n_arcs,) rewards of other weights (k,), such as a draw of :meth:`sample_posterior`."""
+        self._require_fit()
+        coef = float_vector("coef", coef, self.coef_.size)
+        return np.ascontiguousarray(self._bound.utility(getattr(self.model_, "features", None), coef), dtype=float)
+
+    def _visits_of(self, trajectories):
+        if trajectories is None or trajectories is self.trajectories_:
+            return self._visited[0]
+        return _visits(self.model_, trajectories, self.discount)[0]
 
     def _given(self, trajectories):
         return self.trajectories_ if trajectories is None else trajectories
@@ -603,8 +637,7 @@ class PreferenceIRL(Learner):
         self._require_fit()
         if self._bound.design is None:
             raise InvalidInputError("features of returns need a reward linear in its parameters: this one is not; use returns()")
-        visits = _visits(self.model_, self._given(trajectories), self.discount)[0]
-        found = visits @ self._bound.design(getattr(self.model_, "features", None))
+        found = self._visits_of(trajectories) @ self._bound.design(getattr(self.model_, "features", None))
         return found.toarray() if sparse.issparse(found) else np.asarray(found)
 
     def probability(self, first, second, trajectories=None):
@@ -912,6 +945,7 @@ class _Linear:
             ahead = sparse.csr_array((np.ones(model.n_arcs), (np.arange(model.n_arcs), model.head)), shape=(model.n_arcs, model.n_states))
         here = sparse.csr_array((np.ones(reward.size), (np.arange(reward.size), tail)), shape=(reward.size, model.n_states))
         gamma = 1.0 if discount is None else discount
+        # of a potential of n states, n steps of the method and rounding
         rest = lsqr(sparse.csr_array(gamma * ahead - here), reward / size, atol=1e-12, btol=1e-12, iter_lim=2_000)[3]
         if rest <= 1e-7 * math.sqrt(reward.size):
             return ": it is a potential, γΦ(s') − Φ(s), and compared trajectories start alike and end alike"
@@ -995,6 +1029,11 @@ def _visits(model, trajectories, discount):
         time = np.arange(row.size) - np.repeat(trips.offsets[:-1], trips.n_steps)
     often = np.ones(row.size) if discount is None else discount**time.astype(float)
     return sparse.coo_array((often, (trip, row)), shape=(start.size, width)).tocsr(), start
+
+
+def discounted_visits(model, trajectories, discount=None):
+    """(n_trajectories, n_pairs or n_arcs) csr of Σ γ^t over the steps that take each: returns are visits @ reward."""
+    return _visits(model, trajectories, discount)[0]
 
 
 def _order(ids, n, row):
