@@ -53,7 +53,7 @@ class DPO(Learner):
     label_smoothing : ε in [0, ½), the share of labels believed to be flipped; sigmoid only
     smoothing : what ε means
         "conservative" fits labels (1 − ε) μ + ε (1 − μ), so that log ratios stay bounded (cDPO). "robust" fits
-        (μ − ε) / (1 − 2ε), the loss whose mean over flipped labels is the loss of the true ones (Chowdhury, Kini, Natarajan 2024).
+        (μ − ε) / (1 − 2ε), the loss whose mean over flipped labels is the loss of the true ones (Chowdhury et al. 2024).
     tol : float, asked of `slope_`
     max_iter : int, limit of Newton steps
 
@@ -77,19 +77,20 @@ class DPO(Learner):
 
     Notes
     -----
-    *Choices.* In β log π / π_ref the sigmoid loss is Bradley-Terry. On infinite data from rewards r the policy is :math:`\pi
-    \propto \pi_{ref} \exp(r / \beta)` among linked choices. The loss depends on log ratios within a component only. How much
-    of a state's mass each component gets is our convention: as much as in the reference. Choices never compared keep theirs.
-    Of all minimisers this is the one nearest to the reference in :math:`KL(\pi_{ref} \| \pi)`.
+    *Choices.* In β log π / π_ref the sigmoid loss is Bradley-Terry. On infinite data from rewards r the policy is
+    :math:`\pi \propto \pi_{ref} \exp(r / \beta)` among linked choices. The loss depends on log ratios within a component only.
+    How much of a state's mass each component gets is our convention: as much as in the reference. Choices never compared keep
+    theirs. Of all minimisers this is the one nearest to the reference in :math:`KL(\pi_{ref} \| \pi)`.
 
     *Trajectories.* One logit a choice that was compared; choices of a visited state that no compared trajectory takes keep
     their proportions, states that none visits keep the reference. Not convex in the logits. Under deterministic dynamics at
-    discount 1 its optimum on infinite data is KL-regularised planning; under stochastic dynamics the loss takes luck for
-    choice.
+    discount 1, compared trajectories starting alike, its minimum is that of a free reward for each pair, and on infinite data
+    the policy is that of planning with a KL penalty; under stochastic dynamics the loss takes luck for choice. A minimum may
+    lie at the edge, where a choice has probability 0: `message_` says so.
 
     *No finite optimum.* Where a choice wins all its comparisons (or loses them all) the sigmoid loss falls for ever, and the
-    fit is an error that names choices, not a policy at an arbitrary iteration. With "conservative" smoothing and with "ipo"
-    there always is one. The "robust" loss falls without any bound where labels are more one-sided than ε allows.
+    fit is an error that names choices, not a policy at an arbitrary iteration. On choices "conservative" smoothing and "ipo"
+    always have one. The "robust" loss falls without any bound where labels are more one-sided than ε allows.
 
     It learns no reward for other states or other dynamics: see the learners of rewards, and
     ``soft_value_iteration(..., reference_policy=...)`` for the optimum that reinforcement learning with a KL penalty aims at.
