@@ -140,3 +140,16 @@ def test_messages_show_plain_values():
         with pytest.raises(fi.InvalidInputError) as caught:
             call()
         assert "np." not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:values are certified")
+@pytest.mark.parametrize("rounds", (100, 2000, 20000))
+def test_errors_at_the_edge_of_finite_sums_are_those_of_the_closed_form(rounds):
+    """Rounds 0 → 1 → 0 before 1 → 2: log L = θ (2 r + 2) + log(1 − e^2θ) a trip, whose optimum lies 1 / (2 r) from the edge."""
+    net = fi.RoadNetwork.from_arcs(3, [0, 1, 1], [1, 0, 2], np.ones((3, 1)), ["cost"])
+    trips = fi.Trajectories.from_sequences([[0, 1] * (rounds + 1) + [2], [0, 1] * (rounds // 2 + 1) + [2]])
+    model = fi.MaxEntIRL().fit(net, trips)
+    mean = 0.75 * rounds
+    assert model.converged_ and model.coef_[0] == pytest.approx(0.5 * np.log(mean / (mean + 1.0)), rel=1e-4)
+    # −∂² log L = 4 e^2θ / (1 − e^2θ)² a trip, mean (mean + 1) at the optimum
+    assert model.standard_errors("hessian")[0] == pytest.approx(1.0 / np.sqrt(2 * 4.0 * mean * (mean + 1.0)), rel=1e-3)

@@ -118,12 +118,27 @@ class _Objective:
         return point.value, point.gradient
 
     def hessian_by_differences(self, theta, scale):
-        """−∂²L by central differences of the exact gradient: for paths of bounded length."""
-        columns = []
+        """−∂²L by central differences of the exact gradient, with steps that the edge of where L exists does not bend.
+
+        A step of which the gradient's second difference is a share s of its first is off by about s².
+        """
+        home, columns = self.at(theta, 1).gradient, []
         for j in range(theta.size):
-            step = np.zeros(theta.size)
-            step[j] = 1e-4 / scale[j]
-            up, down = self.at(theta + step, 1).gradient, self.at(theta - step, 1).gradient
+            size = 1e-4
+            while True:
+                step = np.zeros(theta.size)
+                step[j] = size / scale[j]
+                try:
+                    up, down = self.at(theta + step, 1).gradient, self.at(theta - step, 1).gradient
+                except (DivergenceError, UndecidedError):
+                    if size < 1e-10:
+                        raise
+                    size /= 8.0
+                    continue
+                rise, bend = abs(down[j] - up[j]), abs(up[j] - 2.0 * home[j] + down[j])
+                if bend <= 1e-2 * rise or rise <= 2e-2 * size * scale[j] or size < 1e-9:
+                    break
+                size /= 8.0
             columns.append((down - up) / (2 * step[j]))
         matrix = np.array(columns)
         return 0.5 * (matrix + matrix.T)
