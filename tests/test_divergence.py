@@ -255,6 +255,33 @@ def test_too_few_sweeps_are_undecided_never_a_number(stopping):
     assert "infinite" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:values are certified")
+@stoppings
+@pytest.mark.parametrize("known", (False, True))
+def test_where_sweeps_cannot_tell_elimination_answers_whether_its_order_is_known_or_not(stopping, known):
+    """Rounds 0 → 1 → 0 of weight 1 − 1e-5: V(0) = log(e^-1.5 / 1e-5); a share of 1e-5 of those at 1 leave."""
+    graph = small.graph(4, [(0, 1), (1, 0), (1, 2), (3, 3)], [-0.5, np.log1p(-1e-5) + 0.5, -1.0, 0.5])
+    net = graph.net()
+    if known:
+        net.elimination_order()
+    value = -0.5 - 1.0 - np.log(1e-5)
+    assert fi.route_values(net, graph.utility, 2, stopping=stopping).value[:2] == pytest.approx([value, value + 0.5], rel=1e-9)
+    chances = fi.choice_probabilities(net, graph.utility, 2, stopping=stopping)
+    assert chances == pytest.approx([1.0, 1.0 - 1e-5, 1e-5, 0.0], rel=1e-9)
+    ptr, _ = fi.sample_routes(net, graph.utility, 0, 2, 60, np.random.default_rng(0), stopping=stopping, max_length=10**8)
+    assert (np.diff(ptr) / 2).mean() == pytest.approx(1e5, rel=0.4)
+    with pytest.raises(fi.UndecidedError):
+        fi.route_values(net, graph.utility, 2, stopping=stopping, method="sweep")
+
+
+@stoppings
+def test_flows_that_rounding_blurs_are_said_to_be(stopping):
+    graph = small.graph(3, [(0, 1), (1, 0), (1, 2)], [-0.5, np.log1p(-1e-9) + 0.5, -1.0])
+    for call in (fi.expected_flows, lambda net, u, o, d, n, stopping: fi.choice_probabilities(net, u, 2, stopping=stopping)):
+        with pytest.warns(fi.ConvergenceWarning, match="certified to"):
+            call(graph.net(), graph.utility, [0], [2], 1.0, stopping=stopping)
+
+
 # --- models whose likelihood exists at every parameter
 
 

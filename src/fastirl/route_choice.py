@@ -664,11 +664,38 @@ def _one_destination(net, utility, destination, model, *, origins=None, probabil
 
     (found,) = run_in_order(call, [destination], 1, stop)
     if found["failed"] >= 0:
-        raise_failure(net, model, utility, [destination], found)
+        exact = _where_sweeps_are_undecided(net, utility, destination, model, states, found)
+        if exact is None:
+            raise_failure(net, model, utility, [destination], found)
+        found = {**found, "value": exact.value[states], "bound": np.array([exact.bound]), "method": "elimination"}
+        values[:] = exact.value
+        if probabilities:
+            chances[:] = _chances_of(net, utility, exact.value, destination, model)
     if origins is not None:
         values = np.full(net.n_states, -np.inf)
         values[states] = found["value"]
     return values, chances, found
+
+
+def _where_sweeps_are_undecided(net, utility, destination, model, states, found):
+    """The elimination's answer where sweeps neither converged nor proved divergence; None where it has none either."""
+    if (found["status"][found["failed"]] in (_core.DIVERGED, _core.STOPPED) or model.method == "sweep" or not model.in_lanes
+            or net._topology.elimination.order.n_pairs >= MOST_PAIRS):
+        return None
+    if model.stopping == "first_arrival":
+        utility = np.where(net.tail == destination, -np.inf, utility)
+    exact = net._topology.elimination.values_of_all(utility, int(destination), "exit")
+    return None if exact.spoiled[states].any() else exact
+
+
+def _chances_of(net, utility, value, destination, model):
+    """(n_arcs,) P(arc | its tail) from values."""
+    there = np.isfinite(value[net.head]) & np.isfinite(value[net.tail]) & (utility > -np.inf)
+    if model.stopping == "first_arrival":
+        there &= net.tail != destination
+    chances = np.zeros(net.n_arcs)
+    chances[there] = np.exp(utility[there] + value[net.head[there]] - value[net.tail[there]])
+    return chances
 
 
 def route_values(net, utility, destination, *, stopping="first_arrival", method="auto", discount=1.0, max_steps=None,
@@ -704,7 +731,7 @@ def route_values(net, utility, destination, *, stopping="first_arrival", method=
             engine, values, bound = "elimination", found.value, found.bound
     if engine == "sweep":
         values, _, found = _one_destination(net, utility, target, model)
-        bound, sweeps = float(found["bound"][0]), int(found["n_sweeps"][0])
+        engine, bound, sweeps = found.get("method", engine), float(found["bound"][0]), int(found["n_sweeps"][0])
     if bound > tol:
         warn_bound(bound, tol)
     return RouteValues(values, engine, bound <= tol, bound, sweeps, stopping, discount, max_steps)
@@ -732,10 +759,16 @@ def choice_probabilities(net, utility, destination, *, stopping="first_arrival",
     Raises
     ------
     DivergenceError : the sum over paths is infinite for some state that reaches the destination
+
+    Warns
+    -----
+    ConvergenceWarning : values are certified less closely than `tol`
     """
     model = RouteModel(stopping, discount, None, tol, max_sweeps)
-    _, chances, _ = _one_destination(
+    _, chances, found = _one_destination(
         net, checked_utility(net, utility), net.state_index(destination, "destination"), model, probabilities=True)
+    if found["bound"][0] > tol:
+        warn_bound(float(found["bound"][0]), tol)
     return chances
 
 
@@ -791,6 +824,8 @@ def expected_flows(net, utility, origins, destinations, demand, *, stopping="fir
                           weight=np.bincount(queries.of, demand, minlength=queries.n),
                           on_batch=lambda group, flow: np.add(total, flow, out=total), progress=progress)
     refuse_unreachable(net, origin, destination, found["value"][queries.of])
+    if found["bound"] > tol:
+        warn_bound(float(found["bound"]), tol)
     return total
 
 
