@@ -6,6 +6,8 @@ No label is touched by a Python loop, save where labels came in as Python object
 """
 
 import importlib
+import sys
+import warnings
 from collections.abc import Hashable, Iterable, Mapping, Set
 
 import numpy as np
@@ -32,6 +34,14 @@ def require(module):
             f"this feature needs the library {module!r}: it could not be imported ({error}); "
             f"install it with: pip install 'fastirl[{extra}]'"
         ) from error
+
+
+def warn(message, category):
+    """Warn at the line of the user's code that led here, however deep inside it was noticed."""
+    frame, level = sys._getframe(1), 2
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def one_of(name, value, allowed):

@@ -6,13 +6,12 @@ max_D E_π[log D] + E_E[log(1 − D)], has the closed form D* = ρ_π / (ρ_π +
 features. AIRL (Fu, Luo, Levine 2018) gives D the form exp f / (exp f + π), from which a reward can be read.
 """
 
-import warnings
 
 import numpy as np
 from scipy import sparse
 from scipy.special import expit, xlogy
 
-from ._validation import float_vector, one_of, positive_number, whole_number
+from ._validation import float_vector, one_of, positive_number, warn, whole_number
 from .exceptions import ConvergenceWarning, DivergenceError, InvalidInputError
 from .learner import Learner
 from .mdp import MDP
@@ -109,15 +108,15 @@ class _Adversarial(Learner):
         change = float(past[:_WINDOW].mean() - past[_WINDOW:].mean())
         return change, abs(change) <= (1e-3 if self.tol is None else self.tol)
 
-    def _finish(self, history, best, stacklevel=3):
+    def _finish(self, history, best):
         names = ("iteration", "objective", "Jensen-Shannon", "total variation", "step")
         self.history_ = Table(dict(zip(names, map(list, zip(*history)))))
         self.best_iteration_ = best
         self.n_iter_ = len(history) - 1
         self.jensen_shannon_, self.total_variation_ = history[best][2], history[best][3]
         if not self.converged_:
-            warnings.warn(f"the fit did not converge: {self.message_}; raise n_iter or tol, or change step",
-                          ConvergenceWarning, stacklevel=stacklevel)
+            warn(f"the fit did not converge: {self.message_}; raise n_iter or tol, or change step",
+                 ConvergenceWarning)
 
     def _distances(self, occupancy):
         """Jensen–Shannon divergence (nats, at most log 2) and total variation distance of normalised occupancies."""

@@ -7,7 +7,6 @@ demonstration beats every other plan, by more where the plan differs more.
 """
 
 import math
-import warnings
 
 import numpy as np
 from scipy import optimize, sparse
@@ -15,7 +14,7 @@ from scipy.sparse import csgraph
 
 from . import _core
 from ._quadratic import minimize_quadratic, nearest_point
-from ._validation import one_of, positive_number, shown, whole_number
+from ._validation import one_of, positive_number, shown, warn, whole_number
 from .exceptions import ConvergenceWarning, InvalidInputError
 from .learner import Learner
 from .mdp import MDP
@@ -192,9 +191,9 @@ class ApprenticeshipLearning(Learner):
         self.feature_gap_ = float(np.linalg.norm(target - reached))
         self.reward_ = np.asarray(features @ self.coef_)
         if not self.converged_:
-            warnings.warn(f"the expert's features must be matched to epsilon={self.epsilon:g}: the gap is "
-                          f"{self.feature_gap_:.3g} ({self.message_}); raise max_iter or epsilon, or use method='max_margin'",
-                          ConvergenceWarning, stacklevel=2)
+            warn(f"the expert's features must be matched to epsilon={self.epsilon:g}: the gap is "
+                 f"{self.feature_gap_:.3g} ({self.message_}); raise max_iter or epsilon, or use method='max_margin'",
+                 ConvergenceWarning)
         return self
 
     def _search(self, features, target):
@@ -399,8 +398,8 @@ class MaximumMarginPlanning(Learner):
         if isinstance(model, MDP):
             self._policy = _plan(model, self.reward_, self.value_tol, self.horizon, self.n_threads)[2]
         if not self.converged_:
-            warnings.warn(f"the duality gap must be at most {asked:.3g}: it is {self.gap_:.3g} ({self.message_}); raise "
-                          "max_iter, l2 or tol", ConvergenceWarning, stacklevel=2)
+            warn(f"the duality gap must be at most {asked:.3g}: it is {self.gap_:.3g} ({self.message_}); raise "
+                 "max_iter, l2 or tol", ConvergenceWarning)
         return self
 
     def objective(self, coef):

@@ -10,7 +10,6 @@ of maximum causal entropy ("soft").
 """
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ from scipy import optimize, sparse, stats
 from scipy.sparse.linalg import splu
 
 from ._quadratic import nearest_point
-from ._validation import float_vector, one_of, positive_number, shown, whole_number
+from ._validation import float_vector, one_of, positive_number, shown, warn, whole_number
 from .exceptions import ConvergenceWarning, DivergenceError, InvalidInputError, UndecidedError
 from .learner import Learner
 from .mdp import MDP
@@ -332,8 +331,8 @@ class BayesianIRL(Learner):
         self.reward_ = posterior.reward(theta)
         self._policy = posterior.policy(theta)
         if not self.converged_:
-            warnings.warn(f"the posterior's maximum must be found to tol={self.tol:g}: {self.message_}; raise max_iter, "
-                          "n_starts or tol, or pass start=", ConvergenceWarning, stacklevel=2)
+            warn(f"the posterior's maximum must be found to tol={self.tol:g}: {self.message_}; raise max_iter, "
+                 "n_starts or tol, or pass start=", ConvergenceWarning)
         return self
 
     def _described(self, mdp):
@@ -599,8 +598,8 @@ class BayesianIRL(Learner):
         self.posterior_ = PosteriorSample(draws, self.feature_names_, accepted / (n * thin), size, r_hat, converged)
         if not converged:
             worst = int(np.argmax(r_hat))
-            warnings.warn(f"chains must agree, R-hat at most {_AGREED}: that of {self.feature_names_[worst]!r} is "
-                          f"{r_hat[worst]:.3g}; raise n, burn_in or thin", ConvergenceWarning, stacklevel=2)
+            warn(f"chains must agree, R-hat at most {_AGREED}: that of {self.feature_names_[worst]!r} is "
+                 f"{r_hat[worst]:.3g}; raise n, burn_in or thin", ConvergenceWarning)
         return self.posterior_
 
     def _scattered(self, root, rng):

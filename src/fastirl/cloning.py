@@ -1,11 +1,10 @@
 """Behaviour cloning: the policy as a table of counts, or as a conditional logit on features of the actions at hand."""
 
-import warnings
 
 import numpy as np
 from scipy import optimize, sparse
 
-from ._validation import feature_matrix, one_of, positive_number, whole_number
+from ._validation import feature_matrix, one_of, positive_number, warn, whole_number
 from .exceptions import ConvergenceWarning, InvalidInputError
 from .learner import Learner
 from .mdp import MDP
@@ -125,7 +124,7 @@ class BehaviorCloning(Learner):
         counted = weight > 0
         self.log_likelihood_ = float(weight[counted] @ log[counted])
         if not self.converged_:
-            warnings.warn(f"the fit did not converge: {self.message_}; raise max_iter", ConvergenceWarning, stacklevel=3)
+            warn(f"the fit did not converge: {self.message_}; raise max_iter", ConvergenceWarning)
         return self
 
     def _table(self, counts, state, n_states, possible=None):

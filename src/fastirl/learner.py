@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from . import _core
-from ._validation import float_vector
+from ._validation import float_vector, whole_number
 from .exceptions import InvalidInputError, NotFittedError
 from .mdp import MDP
 from .planning import visitation_frequencies
@@ -220,7 +220,7 @@ class Learner:
         Parameters
         ----------
         origin, destination : labels of states
-        n : int
+        n : int, at least 0
         rng : numpy.random.Generator
         max_length : a drawn route of more arcs is an error: nothing says that a policy ever arrives
 
@@ -229,7 +229,7 @@ class Learner:
         UnreachableError : no path of positive probability leads from the origin to the destination
         InvalidInputError : a route of more than max_length arcs; NotFittedError
         """
-        target = self._road(destination)
+        target, n = self._road(destination), whole_number("n", n)
         net, start = self.model_, int(self.model_.state_index(origin, "origin"))
         if not isinstance(rng, np.random.Generator):
             raise InvalidInputError(

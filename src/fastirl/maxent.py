@@ -8,14 +8,13 @@ discount 1, is concave in θ; it exists only where the sum over paths is finite.
 import json
 import math
 import sys
-import warnings
 from types import SimpleNamespace
 
 import numpy as np
 from scipy import optimize, sparse, stats
 
 from . import route_choice
-from ._validation import float_vector, one_of, positive_number, shown, whole_number
+from ._validation import float_vector, one_of, positive_number, shown, warn, whole_number
 from .ascent import Checkpoint, checked_path, climb, fingerprint
 from .exceptions import (
     ConvergenceWarning, DivergenceError, IdentificationWarning, InvalidInputError, NotFittedError, UndecidedError,
@@ -404,14 +403,14 @@ class MaxEntIRL:
 
     def _warn(self, unidentified):
         if not self.converged_:
-            warnings.warn(f"the fit did not converge: {self.message_}; raise max_iter, or see summary()",
-                          ConvergenceWarning, stacklevel=3)
+            warn(f"the fit did not converge: {self.message_}; raise max_iter, or see summary()",
+                 ConvergenceWarning)
         # on an MDP values are as close as rounding allows, which at discounts near 1 is more than value_tol
         if self.error_bound_ > (max(self.value_tol, 1e-9) if self._of_process else self.value_tol):
             route_choice.warn_bound(self.error_bound_, self.value_tol)
         self.unidentified_ = tuple(unidentified)
         for names in self.unidentified_:
-            warnings.warn(self._identification(names), IdentificationWarning, stacklevel=3)
+            warn(self._identification(names), IdentificationWarning)
 
     def _identification(self, names):
         """What to say of a weight, or of weights, that the data do not identify."""
@@ -479,10 +478,9 @@ class MaxEntIRL:
             )
         independent = self.n_clusters_ if kind == "clustered" else self.n_trips_
         if kind in ("robust", "clustered") and independent <= self.free_.sum():
-            warnings.warn(
+            warn(
                 f"{kind} standard errors rest on {independent} {'clusters' if kind == 'clustered' else 'trips'} for "
-                f"{int(self.free_.sum())} weights: the sandwich is singular and too small", IdentificationWarning,
-                stacklevel=2)
+                f"{int(self.free_.sum())} weights: the sandwich is singular and too small", IdentificationWarning)
         if kind in ("hessian", "bhhh"):
             inner = _inverse(self._information[kind])
         else:

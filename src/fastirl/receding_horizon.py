@@ -1,14 +1,13 @@
 """Receding horizon inverse planning: soft choices for H steps, the best way from there (Barnes et al. 2024)."""
 
 import math
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from . import _core
 from ._parallel import thread_count
-from ._validation import float_vector, positive_number, shown, whole_number
+from ._validation import float_vector, positive_number, shown, warn, whole_number
 from ._value_solver import PolicySolver, Problem
 from .ascent import climb
 from .exceptions import ConvergenceWarning, DivergenceError, InvalidInputError
@@ -135,8 +134,8 @@ class RecedingHorizonIRL(Learner):
         if isinstance(model, MDP):
             self._policy = problem.policy(self.reward_)
         if not self.converged_:
-            warnings.warn(f"the fit did not converge: {self.message_}; where best ways tie there may be no slope of 0: raise "
-                          "tol, backups or max_iter", ConvergenceWarning, stacklevel=3)
+            warn(f"the fit did not converge: {self.message_}; where best ways tie there may be no slope of 0: raise "
+                 "tol, backups or max_iter", ConvergenceWarning)
         return self
 
     def _fit_maxent(self, model, trajectories):

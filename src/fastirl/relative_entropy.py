@@ -6,13 +6,12 @@ cancels, and sums over trajectories become sums over draws with weights U(τ) ex
 products of the policies' probabilities along τ (Boularias, Kober, Peters 2011; Finn, Levine, Abbeel 2016).
 """
 
-import warnings
 
 import numpy as np
 from scipy import optimize, sparse
 from scipy.special import logsumexp
 
-from ._validation import float_vector, one_of, plain, positive_number, whole_number
+from ._validation import float_vector, one_of, plain, positive_number, warn, whole_number
 from .exceptions import ConvergenceWarning, IdentificationWarning, InvalidInputError
 from .learner import Learner
 from .mdp import MDP
@@ -405,14 +404,13 @@ class RelativeEntropyIRL(Learner):
 
     def _warn(self, dual):
         if not self.converged_:
-            warnings.warn(f"the fit did not converge: {self.message_}; raise max_iter, or pass l2", ConvergenceWarning,
-                          stacklevel=3)
+            warn(f"the fit did not converge: {self.message_}; raise max_iter, or pass l2", ConvergenceWarning)
         wanted = self.min_effective_samples
         wanted = max(30, 10 * dual.observed.size) if wanted is None else wanted
         if self.effective_sample_size_ < wanted:
-            warnings.warn(f"the weights rest on {self.effective_sample_size_:.1f} effective samples of "
-                          f"{len(dual.features)}, asked were {wanted:g}: few draws are like the demonstrations; draw more, from a policy nearer "
-                          "the expert's, or use resample=", IdentificationWarning, stacklevel=3)
+            warn(f"the weights rest on {self.effective_sample_size_:.1f} effective samples of "
+                 f"{len(dual.features)}, asked were {wanted:g}: few draws are like the demonstrations; draw more, "
+                 "from a policy nearer the expert's, or use resample=", IdentificationWarning)
 
     # -- planning
 

@@ -9,7 +9,6 @@ and P(j | i) = exp(u_ij + γ V(j) − V(i)). The kernels are in `_core.pyx`; `_r
 """
 
 import os
-import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from . import _core
-from ._validation import float_vector, one_of, positive_number, whole_number
+from ._validation import float_vector, one_of, positive_number, warn, whole_number
 from .exceptions import (
     ConvergenceWarning, DivergenceError, DroppedTripsWarning, InvalidInputError, InvalidTripError, UndecidedError,
     UnreachableError,
@@ -635,16 +634,15 @@ def route_log_likelihood(net, utility, trips, gradient=True, method="auto", stop
 def warn_dropped(matched, n_trips, on_invalid, where):
     """Say what on_invalid did."""
     if len(matched.report):
-        warnings.warn(
+        warn(
             f"{len(matched.report)} of {n_trips} trips were dropped or truncated, as on_invalid={on_invalid!r} asks; "
-            f"see {where}", DroppedTripsWarning, stacklevel=3)
+            f"see {where}", DroppedTripsWarning)
 
 
 def warn_bound(bound, tol):
-    warnings.warn(
+    warn(
         f"values are certified to {bound:.2g} relative to max(1, |V|), not to tol={tol:.2g}: rounding allows no more at "
-        "these utilities; pass a larger tol to accept that", ConvergenceWarning, stacklevel=3,
-    )
+        "these utilities; pass a larger tol to accept that", ConvergenceWarning)
 
 
 def _one_destination(net, utility, destination, model, *, origins=None, probabilities=False):
