@@ -14,7 +14,7 @@ Symbols (Bradley and Terry 1952): i, j items of a pair, u and v weighted wins of
 import numpy as np
 
 from libc.math cimport INFINITY, fabs, sqrt
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 
 cdef extern from "_comparisons.h" nogil:
@@ -33,6 +33,11 @@ cdef extern from "_comparisons.h" nogil:
 cdef enum:
     LANES = 8  # right sides that are solved for together, WIDTH to Python
 WIDTH = LANES
+
+
+ctypedef fused outcome_t:
+    double
+    int8_t  # twice the outcome: 0, 1 or 2
 
 
 cdef int _sizes(bint good) except -1:
@@ -76,27 +81,43 @@ def first_equal(const int32_t[::1] first, const int32_t[::1] second):
 # ---- 2  Counting ----------------------------------------------------------------------------------
 
 
-def count_table(const int32_t[::1] first, const int32_t[::1] second, const double[::1] outcome,
+def halves(const double[::1] outcome, int8_t[::1] out):
+    """Twice the outcome, and whether all are 0, 1/2 or 1; the first entry outside [0, 1] or missing, -1 where there is none."""
+    cdef int64_t k, bad = -1
+    cdef bint whole = True
+    cdef double mu
+    with nogil:
+        for k in range(outcome.shape[0]):
+            mu = outcome[k]
+            if not (0.0 <= mu <= 1.0):
+                bad = k
+                break
+            out[k] = <int8_t> (2.0 * mu)
+            whole &= (2.0 * mu == out[k])
+    return bool(whole), bad
+
+
+def count_table(const int32_t[::1] first, const int32_t[::1] second, const outcome_t[::1] outcome,
                 const double[::1] weight, bint ordered, double[:, :, ::1] wins, double[:, ::1] ties):
     """wins[i, j] += (w mu, w (1 - mu)), ties[i, j] += w where mu is 1/2; i < j, or as named where `ordered`."""
     cdef int64_t n = first.shape[0], k, step = 0 if outcome.shape[0] == 1 else 1, n_ties = 0
     cdef int32_t i, j
-    cdef double w = 1.0, mu
+    cdef int turn
+    cdef double w = 1.0, mu, unit = 0.5 if outcome_t is int8_t else 1.0
+    cdef double* cell
     _sizes(second.shape[0] == n and (step == 0 or outcome.shape[0] == n))
     with nogil:
         for k in range(n):
-            i, j, mu = first[k], second[k], outcome[k * step]
+            i, j, mu = first[k], second[k], unit * outcome[k * step]
             if weight is not None:
                 w = weight[k]
-            if i > j and not ordered:
-                i, j = j, i
-                wins[i, j, 0] += w * (1.0 - mu)
-                wins[i, j, 1] += w * mu
-            else:
-                wins[i, j, 0] += w * mu
-                wins[i, j, 1] += w * (1.0 - mu)
+            # without a branch that nobody could predict
+            turn = i > j and not ordered
+            cell = &wins[j if turn else i, i if turn else j, 0]
+            cell[turn] += w * mu
+            cell[1 - turn] += w * (1.0 - mu)
             if mu == 0.5:
-                ties[i, j] += w
+                ties[j if turn else i, i if turn else j] += w
                 n_ties += 1
     return n_ties
 
@@ -179,11 +200,11 @@ def sort_rows(const int32_t[::1] first, const int32_t[::1] second, const double[
     return ptr_array[:n_items + 1], high_array, row_array
 
 
-def merge_rows(const int64_t[::1] ptr, const int32_t[::1] high, const int32_t[::1] row, const double[::1] outcome,
+def merge_rows(const int64_t[::1] ptr, const int32_t[::1] high, const int32_t[::1] row, const outcome_t[::1] outcome,
                const double[::1] weight):
     """Sorted comparisons added up by pair: (first, second, wins_first, wins_second, ties)."""
     cdef int64_t n = ptr.shape[0] - 1, i, k, size = 0, at = -1, r, step = 0 if outcome.shape[0] == 1 else 1
-    cdef double w = 1.0, mu
+    cdef double w = 1.0, mu, unit = 0.5 if outcome_t is int8_t else 1.0
     cdef int32_t last
     with nogil:
         for i in range(n):
@@ -203,7 +224,7 @@ def merge_rows(const int64_t[::1] ptr, const int32_t[::1] high, const int32_t[::
                     last = high[k]
                     first[at], second[at], u[at], v[at] = <int32_t> i, last, 0.0, 0.0
                 r = row[k] if row[k] >= 0 else ~row[k]
-                mu = outcome[r * step]
+                mu = unit * outcome[r * step]
                 if weight is not None:
                     w = weight[r]
                 if mu == 0.5:

@@ -418,9 +418,11 @@ def _refuse_groups(c, cells, group, n_groups, held):
         unbeaten[group[held]] = winless[group[held]] = False
     size = np.bincount(group, minlength=n_groups)
     parts, groups = [], []
-    for mask, text in ((unbeaten, "never lost to"), (winless, "never won against")):
+    for mask, other, text in ((unbeaten, winless, "never lost to"), (winless, unbeaten, "never won against")):
         if mask.any():
             which = np.flatnonzero(mask)[np.argmin(size[mask])]
+            if 2 * size[which] > c.n_items and other.any():  # the few are what is to be named
+                continue
             members = _members(group, labels, [which])[0]
             groups.append(members)
             more = f" (and {mask.sum() - 1:,} more such groups)" if mask.sum() > 1 else ""
@@ -1375,7 +1377,7 @@ def bootstrap_strengths(fit, n_draws=1000, rng=0, by="comparison"):
             wins = _k.resampled(pair, share, len(m.cells), seed, b)
             p = m.cells
             return Comparisons._make(
-                np.concatenate([p.first, p.second]), np.concatenate([p.second, p.first]), np.ones(1), np.concatenate(wins), None,
+                np.concatenate([p.first, p.second]), np.concatenate([p.second, p.first]), np.array([2], np.int8), np.concatenate(wins), None,
                 c.labels, False)
     settings = {"ties": fit.ties, "home": fit.home is not None, "features": m.features, "prior_std": fit.prior_std,
                 "ghost_games": fit.ghost_games, "fixed": fit.fixed, "start": fit}

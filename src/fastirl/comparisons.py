@@ -13,6 +13,7 @@ from .trip_parsing import table_column
 
 __all__ = ["Comparisons", "PairCounts"]
 
+_ONE = np.array([2], np.int8)
 TABLE = 4  # entries of a table of all pairs for each comparison, up to which it is taken
 
 
@@ -125,7 +126,7 @@ class Comparisons:
         3
         """
         first, second, labels = _codes("winner", winner, "loser", loser, labels)
-        return cls._make(first, second, np.ones(1), weight, cluster, labels, False)
+        return cls._make(first, second, _ONE, weight, cluster, labels, False)
 
     @classmethod
     def from_frame(cls, df, first="first", second="second", outcome="outcome", weight=None, cluster=None, labels=None):
@@ -220,11 +221,11 @@ class Comparisons:
             raise InvalidInputError(
                 f"`wins` must not be negative: row {_v.shown(labels[row[bad]])}, column {_v.shown(labels[column[bad]])} is "
                 f"{count[bad]:g}; pass counts")
-        return cls._make(row.astype(np.int32), column.astype(np.int32), np.ones(1), count, None, labels, False)
+        return cls._make(row.astype(np.int32), column.astype(np.int32), _ONE, count, None, labels, False)
 
     @classmethod
     def _make(cls, first, second, outcome, weight, cluster, labels, has_order):
-        """`outcome` has one entry where all are equal."""
+        """`outcome` has one entry where all are equal, and is int8, twice itself, where it is 0, ½ or 1 everywhere."""
         self = object.__new__(cls)
         n = len(first)
         if len(second) != n:
@@ -268,9 +269,12 @@ class Comparisons:
 
     @property
     def outcome(self):
-        if len(self._outcome) == len(self):
-            return self._outcome
-        return np.broadcast_to(self._outcome, len(self))
+        return self._outcomes
+
+    @cached_property
+    def _outcomes(self):
+        found = _v.freeze(self._outcome / 2) if self._outcome.dtype == np.int8 else self._outcome
+        return found if len(found) == len(self) else np.broadcast_to(found, len(self))
 
     @property
     def weight(self):
@@ -350,7 +354,7 @@ class Comparisons:
 
     def flipped(self):
         """All outcomes turned round, μ → 1 − μ: every ranking is reversed."""
-        return self._with(outcome=_v.freeze(1 - self._outcome))
+        return self._with(outcome=_v.freeze((2 if self._outcome.dtype == np.int8 else 1) - self._outcome))
 
     def subset(self, items=None, rows=None):
         """Some items, and the comparisons among them; or some of the comparisons, all items kept.
@@ -435,7 +439,7 @@ def _codes(first_name, first, second_name, second, labels):
 
 
 def _outcomes(name, values, n):
-    """(n,) or (1,) float64 in [0, 1]."""
+    """(n,) or (1,) in [0, 1]: int8, twice itself, where it is 0, ½ or 1 everywhere, else float64."""
     if np.ndim(values) == 0 and not isinstance(values, (str, bytes)):
         values = [values]
         n = 1
@@ -446,14 +450,19 @@ def _outcomes(name, values, n):
             raise InvalidInputError(
                 f"`{name}` must be numbers: entry {bad} is {array.tolist()[bad]!r}; pass 1 where the first was preferred, 0 where "
                 "the second was, 0.5 where neither")
-    array = _v.own_copy(_v.float_vector(name, values, n), values)
-    bad = (array < 0) | (array > 1)
-    if bad.any():
-        i = int(np.argmax(bad))
+    if array.dtype.kind not in "iufb" or array.ndim != 1:
+        array = _v.float_vector(name, values, n)
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    if len(array) != n:
+        raise InvalidInputError(f"`{name}` must have {n} entries: got {len(array)}; pass one entry for each")
+    halves = np.empty(n, np.int8)
+    whole, bad = _k.halves(array, halves)
+    if bad >= 0:
+        _v.float_vector(name, array)  # raises where it is missing
         raise InvalidInputError(
-            f"`{name}` must lie between 0 and 1: entry {i} is {array[i]:g}; pass 1 where the first was preferred, 0 where the "
+            f"`{name}` must lie between 0 and 1: entry {bad} is {array[bad]:g}; pass 1 where the first was preferred, 0 where the "
             "second was, 0.5 where neither")
-    return array
+    return halves if whole else _v.own_copy(array, values)
 
 
 def _positions(rows, n):
