@@ -147,9 +147,9 @@ def test_chess_is_a_cycle_of_three():
 
 def test_two_items_have_a_closed_form():
     fit = bradley_terry(Comparisons.from_matrix([[0, 30], [10, 0]], labels=["a", "b"]))
-    assert fit.contrast("a", "b").estimate == pytest.approx(np.log(3), abs=1e-9)
-    assert fit.contrast("a", "b").std_error == pytest.approx((1 / 30 + 1 / 10) ** 0.5, rel=1e-9)
-    np.testing.assert_allclose(fit.std_error, (1 / 30 + 1 / 10) ** 0.5 / 2, rtol=1e-9)
+    assert fit.contrast("a", "b").estimate == pytest.approx(np.log(3), abs=1e-6 * (1 / 30 + 1 / 10) ** 0.5)
+    assert fit.contrast("a", "b").std_error == pytest.approx((1 / 30 + 1 / 10) ** 0.5, rel=1e-6)
+    np.testing.assert_allclose(fit.std_error, (1 / 30 + 1 / 10) ** 0.5 / 2, rtol=1e-6)
     assert fit.predict("a", "b") == pytest.approx(0.75)
 
 
@@ -159,7 +159,7 @@ def test_a_tree_of_pairs_has_a_closed_form():
                                weight=[u for u, _ in wins.values()] + [v for _, v in wins.values()])
     fit = bradley_terry(c)
     for (i, j), (u, v) in wins.items():
-        assert fit.contrast(i, j).estimate == pytest.approx(np.log(u / v), abs=1e-8)
+        assert fit.contrast(i, j).estimate == pytest.approx(np.log(u / v), abs=1e-6 * (1 / u + 1 / v) ** 0.5)
         assert fit.contrast(i, j).std_error == pytest.approx((1 / u + 1 / v) ** 0.5, rel=1e-6)
 
 

@@ -49,21 +49,22 @@ cdef int _sizes(bint good) except -1:
 # ---- 1  Labels ------------------------------------------------------------------------------------
 
 
-def mark(const int64_t[::1] labels, int64_t low, uint8_t[::1] seen):
-    """seen[label - low] = 1."""
-    cdef int64_t k
-    with nogil:
-        for k in range(labels.shape[0]):
-            seen[labels[k] - low] = 1
-
-
-def encode(const int64_t[::1] labels, int64_t low, const int32_t[::1] code, int32_t[::1] out):
-    """out = code[label - low]."""
+def shift(const int64_t[::1] labels, int64_t low, uint8_t[::1] seen, int32_t[::1] out):
+    """out = label - low, and seen[label - low] = 1."""
     cdef int64_t k
     _sizes(out.shape[0] == labels.shape[0])
     with nogil:
         for k in range(labels.shape[0]):
-            out[k] = code[labels[k] - low]
+            out[k] = <int32_t> (labels[k] - low)
+            seen[out[k]] = 1
+
+
+def encode(const int32_t[::1] code, int32_t[::1] out):
+    """out = code[out]."""
+    cdef int64_t k
+    with nogil:
+        for k in range(out.shape[0]):
+            out[k] = code[out[k]]
 
 
 def first_equal(const int32_t[::1] first, const int32_t[::1] second):
@@ -84,7 +85,8 @@ def first_equal(const int32_t[::1] first, const int32_t[::1] second):
 def halves(const double[::1] outcome, int8_t[::1] out):
     """Twice the outcome, and whether all are 0, 1/2 or 1; the first entry outside [0, 1] or missing, -1 where there is none."""
     cdef int64_t k, bad = -1
-    cdef bint whole = True
+    cdef int whole = 1
+    cdef int32_t twice
     cdef double mu
     with nogil:
         for k in range(outcome.shape[0]):
@@ -92,8 +94,9 @@ def halves(const double[::1] outcome, int8_t[::1] out):
             if not (0.0 <= mu <= 1.0):
                 bad = k
                 break
-            out[k] = <int8_t> (2.0 * mu)
-            whole &= (2.0 * mu == out[k])
+            twice = <int32_t> (2.0 * mu)
+            whole &= (2.0 * mu == twice)
+            out[k] = <int8_t> twice
     return bool(whole), bad
 
 
@@ -101,23 +104,25 @@ def count_table(const int32_t[::1] first, const int32_t[::1] second, const outco
                 const double[::1] weight, bint ordered, double[:, :, ::1] wins, double[:, ::1] ties):
     """wins[i, j] += (w mu, w (1 - mu)), ties[i, j] += w where mu is 1/2; i < j, or as named where `ordered`."""
     cdef int64_t n = first.shape[0], k, step = 0 if outcome.shape[0] == 1 else 1, n_ties = 0
-    cdef int32_t i, j
-    cdef int turn
+    cdef int64_t n_items = wins.shape[0], place
+    cdef int32_t i, j, low, turn, free_order = 0 if ordered else 1
     cdef double w = 1.0, mu, unit = 0.5 if outcome_t is int8_t else 1.0
-    cdef double* cell
+    cdef double* cell = &wins[0, 0, 0]
+    cdef double* tie = &ties[0, 0]
     _sizes(second.shape[0] == n and (step == 0 or outcome.shape[0] == n))
     with nogil:
         for k in range(n):
             i, j, mu = first[k], second[k], unit * outcome[k * step]
             if weight is not None:
                 w = weight[k]
-            # without a branch that nobody could predict
-            turn = i > j and not ordered
-            cell = &wins[j if turn else i, i if turn else j, 0]
-            cell[turn] += w * mu
-            cell[1 - turn] += w * (1.0 - mu)
+            # arithmetic in place of a branch that nobody could predict
+            turn = (i > j) & free_order
+            low = i ^ ((i ^ j) & -turn)
+            place = low * n_items + (i ^ j ^ low)
+            cell[2 * place + turn] += w * mu
+            cell[2 * place + 1 - turn] += w * (1.0 - mu)
             if mu == 0.5:
-                ties[j if turn else i, i if turn else j] += w
+                tie[place] += w
                 n_ties += 1
     return n_ties
 

@@ -24,6 +24,7 @@ __all__ = ["BradleyTerry", "StrengthBootstrap", "StrengthIntervals", "bootstrap_
 TIES = ("half", "davidson", "rao_kupper")
 KINDS = ("hessian", "robust", "clustered")
 DECREMENT = 1e-6
+CHORD = 1e-2  # decrement below which the last system serves again
 STEEP = 10.0  # log odds beyond which a fit with further parameters is checked for having no maximum
 DRAWS = 2e7  # normal numbers drawn for a simultaneous quantile
 SWEEPS = 40  # to see by wins and losses whether all items hang together
@@ -130,6 +131,7 @@ class Likelihood:
         self.games = cells.games(n_items)
         self.plain = ties == "half" and (self.n_contest == 0 or (self.n_contest == 1 and bool((cells.z == 1).all())))
         self.n_evaluations = 0
+        self.guessed = False
 
     def eta(self, point):
         eta = point.strength[self.cells.first] - point.strength[self.cells.second]
@@ -143,7 +145,16 @@ class Likelihood:
         elif self.ties == "davidson":
             share = self.cells.ties.sum() / self.cells.weight.sum()
             extra[-1] = np.log(2 * share / (1 - share))
+        if self.features is None and not self.held.any() and self.precision == 0 == self.ghost:
+            self.guessed = self.ties == "half"
+            return Point(self.first_guess(), None, extra)
         return Point(self.fixed.copy(), None if self.features is None else np.zeros(self.features.shape[1]), extra)
+
+    def first_guess(self):
+        """Log odds of each item's share of wins, where they make the data likelier than equal strengths do."""
+        score = self._scatter((self.cells.wins_first - self.cells.wins_second) / 2)
+        guess = 2 * np.arctanh(np.clip(2 * score / (self.games + 1), -0.95, 0.95))
+        return guess
 
     def at(self, point, narrow=False):
         """A dict: value, penalised; item (n, 2) score and curvature; cell curvature; score, cross and square of the extras."""
@@ -224,6 +235,10 @@ class Tabular:
     def narrow(self):
         return self.method == "iterative" or (self.method == "auto" and self.pattern.n_items > 400)
 
+    @property
+    def exact(self):
+        return self.solver is not None and self.solver.exact
+
     def prepare(self, found):
         known = found["item"][:, 1] if self.narrow and found["curvature"].dtype == np.float32 else None
         self.solver = solver_for(self.pattern, found["curvature"], found["diagonal"], self.method, known)
@@ -278,13 +293,16 @@ class Linear:
     """Newton systems where strengths are X θ."""
 
     method = "dense"
+    exact = True
     narrow = False
     n_linear = 0
+    found = None
 
     def __init__(self, likelihood):
         self.likelihood = likelihood
 
     def prepare(self, found):
+        self.found = found
         m, x = self.likelihood, self.likelihood.features
         n = m.n_items
         h, first, second = found["curvature"], m.cells.first, m.cells.second
@@ -321,21 +339,33 @@ def _solve_small(matrix, right):
 
 
 def climb(likelihood, system, point, tol, max_iter):
-    """Newton's method with halved steps: (point, derivatives there, residual, decrement, iterations, converged)."""
+    """Newton's method with halved steps: (point, derivatives there, residual, decrement, iterations, converged).
+
+    Near the maximum the last system serves again: first for the certificate, which it changes by less than its own size, and
+    where a factor is at hand for one more step.
+    """
     found = likelihood.at(point, system.narrow)
-    residual, decrement, before = np.inf, np.inf, None
+    if likelihood.guessed and found["log_likelihood"] < -np.log(2) * likelihood.games.sum() / 2:
+        point.strength = np.zeros(likelihood.n_items)  # the guess is no better than none
+        found = likelihood.at(point, system.narrow)
+    decrement, before = np.inf, None
     n_iter, stuck = 0, False
     while True:
-        system.prepare(found)
-        g = system.residual(found)
-        forcing = 0.1 if before is None else min(0.1, max(1e-4, g / before))
-        before = g
+        residual = system.residual(found)
+        again = decrement < CHORD and system.exact
+        if not again:
+            system.prepare(found)
+        forcing = 0.1 if before is None else min(0.1, max(1e-4, residual / before))
+        before = residual
         d, e, square = system.step(found, forcing)
-        residual, decrement = g, float(np.sqrt(max(square, 0.0)))
+        decrement = float(np.sqrt(max(square, 0.0)))
         # iterations see the squared decrement from below, to about their tolerance
-        slack = 1 if system.method in ("dense", "direct") else 1.1
-        if (residual <= tol and slack * decrement <= DECREMENT) or stuck or n_iter >= max_iter:
+        converged = residual <= tol and decrement * (1.01 if system.exact else 1.1) <= DECREMENT
+        if converged or stuck or n_iter >= max_iter:
             break
+        if again and decrement > 0.1 * CHORD:
+            system.prepare(found)
+            d, e, square = system.step(found, forcing)
         t = 1.0
         if likelihood.ties == "rao_kupper" and e[-1] < 0:
             t = min(1.0, 0.9 * point.extra[-1] / -e[-1])
@@ -351,7 +381,7 @@ def climb(likelihood, system, point, tol, max_iter):
             continue
         point, found = new, there
         n_iter += 1
-    return point, found, residual, decrement, n_iter, residual <= tol and slack * decrement <= DECREMENT
+    return point, found, residual, decrement, n_iter, converged
 
 
 # -------------------------------------------------------------------- is there a maximum
@@ -759,7 +789,6 @@ class Inference:
     def __init__(self, comparisons, likelihood, pattern, system, point, found):
         self.comparisons, self.likelihood, self.pattern = comparisons, likelihood, pattern
         self.system, self.point, self.found = system, point, found
-        self.accuracy = {}
 
     def check(self, names, ties):
         """Further parameters must be identified beside the strengths."""
@@ -772,6 +801,7 @@ class Inference:
     @cached_property
     def solver(self):
         """An exact solver where one is to be had, else the one of the fit."""
+        self.refresh()
         solver, p, found = self.system.solver, self.pattern, self.found
         if solver.exact:
             return solver
@@ -779,9 +809,15 @@ class Inference:
             return DenseSolver(p, found["curvature"], found["diagonal"])
         return solver
 
+    def refresh(self):
+        """The system at the fit itself, where an earlier one served for its certificate."""
+        if self.system.found is not self.found:
+            self.system.prepare(self.found)
+
     @cached_property
     def border(self):
         """(K⁺B, C − BᵀK⁺B) of the further parameters."""
+        self.refresh()
         m, f = self.likelihood, self.found
         cross = np.where(m.held[:, None], 0.0, f["cross"])
         w = self.system.solver.solve(cross, 1e-6) if m.n_extra else np.zeros((m.n_items, 0))
@@ -791,6 +827,7 @@ class Inference:
     def small(self):
         """Covariance of the coefficients and the further parameters where strengths are linear, else of the latter alone."""
         if self.likelihood.features is not None:
+            self.refresh()
             return _inverse(self.system.matrix)
         return _inverse(self.border[1])
 

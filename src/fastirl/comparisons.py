@@ -419,16 +419,18 @@ def _codes(first_name, first, second_name, second, labels):
         return (*codes, known)
     if first.dtype == second.dtype == np.int64 and first.size:
         low, high = int(min(first.min(), second.min())), int(max(first.max(), second.max()))
-        if high - low < max(4 * first.size, 1024):  # a table is cheaper than a sort
+        if high - low < min(max(4 * first.size, 1024), 2**31 - 1):  # a table is cheaper than a sort
             seen = np.zeros(high - low + 1, np.uint8)
-            _k.mark(first, low, seen)
-            _k.mark(second, low, seen)
+            out = np.empty((2, first.size), np.int32)
+            _k.shift(first, low, seen, out[0])
+            _k.shift(second, low, seen, out[1])
+            if seen.all():
+                return out[0], out[1], np.arange(low, high + 1)
             labels = np.flatnonzero(seen)
             code = np.zeros(len(seen), np.int32)
             code[labels] = np.arange(len(labels), dtype=np.int32)
-            out = np.empty((2, first.size), np.int32)
-            _k.encode(first, low, code, out[0])
-            _k.encode(second, low, code, out[1])
+            _k.encode(code, out[0])
+            _k.encode(code, out[1])
             return out[0], out[1], labels + low
     joined = np.concatenate([first, second])
     if joined.dtype.kind == "O":
@@ -481,7 +483,7 @@ def _add_up(c, ordered):
     """Pair counts: by a table where it is no larger than the comparisons, else by sorting."""
     n = c.n_items
     weight = c._weight
-    if n * n <= max(TABLE * len(c), 4096):
+    if n and n * n <= max(TABLE * len(c), 4096):
         wins, ties = np.zeros((n, n, 2)), np.zeros((n, n))
         n_ties = _k.count_table(c.first, c.second, c._outcome, weight, ordered, wins, ties)
         arrays = _k.list_table(wins, ties, n_ties > 0)
