@@ -406,6 +406,7 @@ def test_running_out_of_iterations_is_not_converged(learner):
     (dict(dynamics="guessed"), "dynamics"), (dict(dynamics="sampled"), "Generator"), (dict(horizon=3), "goes with"),
     (dict(dynamics="sampled", rng=np.random.default_rng(0)), "horizon"), (dict(step=0.0), "step"), (dict(l2=0.0), "l2"),
     (dict(discriminator="deep"), "discriminator"), (dict(smoothing=2.0), "smoothing"), (dict(n_iter=0), "n_iter"),
+    (dict(smoothing=1), "below 1"),
     (dict(initial_distribution=np.zeros(25)), "some mass"), (dict(simulator=3), "callable"),
 ])
 def test_bad_input_is_named(learner, options, match):

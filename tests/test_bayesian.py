@@ -362,6 +362,12 @@ def test_at_discount_one_weights_without_values_have_no_posterior(planner):
         fi.BayesianIRL(temperature=0.3, planner=planner, start=[1.0]).fit(mdp, trips)
 
 
+def test_penalties_of_a_reward_are_not_swallowed():
+    for reward in (fi.LinearReward(l1=1.0), fi.LinearReward(l2=1.0), fi.LinearReward(bounds={"a": (0, None)})):
+        with pytest.raises(InvalidInputError, match="only hold weights in BayesianIRL.*prior="):
+            fi.BayesianIRL(reward=reward)
+
+
 def test_bad_input_is_named():
     mdp, trips = sampled("hard")
     for options, match in ((dict(prior="flat"), "`prior`"), (dict(scale=0), "`scale`"), (dict(scale=[1.0, -1.0]), "`scale`"),

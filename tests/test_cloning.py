@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import small_networks as small
 from scipy import optimize
+from scipy.sparse import csr_array
 
 import fastirl as fi
 from fastirl.exceptions import InvalidInputError, NotFittedError
@@ -280,7 +281,8 @@ def test_a_route_of_a_clone_arrives():
 @pytest.mark.parametrize("options, match", [
     ({"method": "count"}, "method"), ({"smoothing": -1}, "smoothing"), ({"smoothing": "some"}, "smoothing"),
     ({"method": "logit", "l2": -0.1}, "l2"), ({"method": "logit", "features_of": [1, 2]}, "callable"),
-    ({"features_of": lambda d: None}, "logit"), ({"max_iter": 0}, "max_iter"),
+    ({"features_of": lambda d: None}, "logit"), ({"max_iter": 0}, "max_iter"), ({"smoothing": np.ones(2)}, "smoothing"),
+    ({"method": "logit", "l2": np.ones(2)}, "l2"),
 ])
 def test_wrong_settings_are_named(options, match):
     with pytest.raises(InvalidInputError, match=match):
@@ -299,6 +301,8 @@ def test_wrong_models_and_demonstrations_are_named():
         fi.BehaviorCloning("logit", features_of=lambda d: np.zeros((2, 1))).fit(mdp, trips)
     with pytest.raises(InvalidInputError, match="n_arcs|rows"):
         fi.BehaviorCloning("logit", features_of=lambda d: np.zeros((2, 1))).fit(net, walks)
+    with pytest.raises(InvalidInputError, match="must be a dense array"):
+        fi.BehaviorCloning("logit", features_of=lambda d: csr_array(np.ones((net.n_arcs, 1)))).fit(net, walks)
     with pytest.raises(InvalidInputError, match="names for 1 columns"):
         fi.BehaviorCloning("logit", l2=1.0, features_of=lambda d: np.zeros((net.n_arcs, 1)), feature_names_of=["a", "b"]).fit(net, walks)
     with pytest.raises(fi.InvalidTripError):

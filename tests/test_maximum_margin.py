@@ -363,7 +363,9 @@ def test_bad_input_is_named():
     net, trips = town()
     for options, match in ((dict(margin=-1), "`margin`"), (dict(l2=0), "`l2`"), (dict(margin_kind="none"), "`margin_kind`"),
                            (dict(method="sgd"), "`method`"), (dict(max_iter=0), "`max_iter`"),
-                           (dict(min_cost=0), "`min_cost`"), (dict(reward="linear"), "`reward`")):
+                           (dict(min_cost=0), "`min_cost`"), (dict(reward="linear"), "`reward`"),
+                           (dict(reward=fi.LinearReward(l1=1.0)), "only hold weights in MaximumMarginPlanning.*l1=1.0"),
+                           (dict(reward=fi.LinearReward(bounds={"length": (None, 0)})), "only hold weights")):
         with pytest.raises(InvalidInputError, match=match):
             fi.MaximumMarginPlanning(**options)
     with pytest.raises(InvalidInputError, match="`horizon` goes with an MDP"):
@@ -376,6 +378,10 @@ def test_bad_input_is_named():
         fi.MaximumMarginPlanning(reward=fi.LinearReward(fixed={"toll": 1.0})).fit(net, trips)
     with pytest.raises(NotFittedError):
         fi.MaximumMarginPlanning().objective(np.zeros(4))
+    fit = fi.MaximumMarginPlanning(margin_kind="missed").fit(net, trips)
+    for coef in ([-1.0], "ab", np.full(fit.coef_.size, np.nan)):
+        with pytest.raises(InvalidInputError, match="`coef` must"):
+            fit.objective(coef)
 
 
 # --- the quadratic program

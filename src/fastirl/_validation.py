@@ -70,6 +70,8 @@ def float_vector(name, values, length=None, *, allow_neg_inf=False, nonnegative=
 
 def float_matrix(name, values, n_rows=None, columns=None):
     """A C-contiguous finite float64 matrix; `columns` are names that an error may use."""
+    if sparse.issparse(values):
+        raise InvalidInputError(f"`{name}` must be a dense array here: got a sparse matrix; pass .toarray()")
     array = _as_array(name, values, np.float64)
     if array.ndim != 2:
         raise InvalidInputError(f"`{name}` must have two dimensions: got shape {array.shape}; pass (rows, columns)")

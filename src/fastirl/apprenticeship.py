@@ -14,7 +14,7 @@ from scipy.sparse import csgraph
 
 from . import _core
 from ._quadratic import minimize_quadratic, nearest_point
-from ._validation import one_of, positive_number, shown, warn, whole_number
+from ._validation import float_vector, one_of, positive_number, shown, warn, whole_number
 from .exceptions import ConvergenceWarning, InvalidInputError
 from .learner import Learner
 from .mdp import MDP
@@ -336,6 +336,7 @@ class MaximumMarginPlanning(Learner):
         if not isinstance(self.reward, LinearReward):
             raise InvalidInputError(f"`reward` must be a LinearReward: got {shown(reward)}; pass "
                                     "LinearReward(fixed={name: value})")
+        self.reward.refuse_penalties("MaximumMarginPlanning", "pass l2= to the learner, whose penalty it is")
         self.l2 = positive_number("l2", l2)
         self.margin_kind = one_of("margin_kind", margin_kind, ("hamming", "missed"))
         self.method = one_of("method", method, ("bundle", "subgradient"))
@@ -411,7 +412,7 @@ class MaximumMarginPlanning(Learner):
         NotFittedError
         """
         self._require_fit()
-        coef = np.asarray(coef, float)
+        coef = float_vector("coef", coef, len(self.feature_names_))
         free, _ = self.reward.layout(self.feature_names_)
         rows, right, where = self._plans.conditions()
         bad = rows @ coef > right + self.min_cost / 2

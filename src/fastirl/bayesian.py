@@ -274,6 +274,8 @@ class BayesianIRL(Learner):
         if not isinstance(self.reward, LinearReward) and not (isinstance(reward, str) and reward in ("state", "pair")):
             raise InvalidInputError(f"`reward` must be a LinearReward, 'state' or 'pair': got {shown(reward)}; pass one "
                                     "of these")
+        if isinstance(self.reward, LinearReward):
+            self.reward.refuse_penalties("BayesianIRL", "say it by prior= and scale=")
         self.horizon = None if horizon is None else whole_number("horizon", horizon, lower=1)
         self.start = start
         self.n_starts = whole_number("n_starts", n_starts)

@@ -4,7 +4,7 @@
 import numpy as np
 from scipy import optimize, sparse
 
-from ._validation import feature_matrix, one_of, positive_number, warn, whole_number
+from ._validation import float_matrix, one_of, positive_number, warn, whole_number
 from .exceptions import ConvergenceWarning, InvalidInputError
 from .learner import Learner
 from .mdp import MDP
@@ -60,8 +60,8 @@ class BehaviorCloning(Learner):
 
     def __init__(self, method="counts", smoothing=1.0, *, l2=0.0, features_of=None, feature_names_of=None, max_iter=100):
         self.method = one_of("method", method, METHODS)
-        self.smoothing = 0.0 if smoothing == 0 else positive_number("smoothing", smoothing)
-        self.l2 = 0.0 if l2 == 0 else positive_number("l2", l2)
+        self.smoothing = positive_number("smoothing", smoothing, strict=False)
+        self.l2 = positive_number("l2", l2, strict=False)
         if features_of is not None and not callable(features_of):
             raise InvalidInputError(f"`features_of` must be a callable of a destination's label: got {type(features_of).__name__}; "
                                     "put features that are the same for all into the network")
@@ -175,7 +175,7 @@ class BehaviorCloning(Learner):
         k = None
         for end in np.unique(ends):
             part = np.flatnonzero(ends[owner] == end)
-            more = feature_matrix("features_of(destination)", self.features_of(_label(model, end)), model.n_arcs)[rows[part]]
+            more = float_matrix("features_of(destination)", self.features_of(_label(model, end)), model.n_arcs)[rows[part]]
             if k is None:
                 k = more.shape[1]
                 extra = np.empty((rows.size, k))
@@ -198,7 +198,7 @@ class BehaviorCloning(Learner):
             return self._table(self.counts_, net.tail, net.n_states, possible)
         features = net.features
         if self.features_of is not None:
-            features = np.column_stack([features, feature_matrix("features_of(destination)", self.features_of(
+            features = np.column_stack([features, float_matrix("features_of(destination)", self.features_of(
                 _label(net, destination)), net.n_arcs)])
         utility = np.asarray(features @ self.coef_)
         found = np.zeros(net.n_arcs)

@@ -119,6 +119,13 @@ class LinearReward(_Reward):
         parts = [f"{name}={getattr(self, name)!r}" for name in ("fixed", "l1", "l2", "bounds") if getattr(self, name)]
         return f"LinearReward({', '.join(parts)})"
 
+    def refuse_penalties(self, learner, instead):
+        """For learners that take nothing of a linear reward but held weights."""
+        for name in ("l1", "l2", "bounds"):
+            if getattr(self, name):
+                raise InvalidInputError(f"a LinearReward may only hold weights in {learner}: this one has {name}="
+                                        f"{getattr(self, name)!r}; {instead}")
+
     def layout(self, feature_names):
         """(free, weights): which features are free, and a full weight vector with the held values in place."""
         names = list(feature_names)
