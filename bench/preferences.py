@@ -1,7 +1,7 @@
 """Speed of Bradley-Terry against other libraries: CPU seconds from raw arrays to strengths, aggregation included.
 
     python bench/preferences.py                  all problems, then the table of docs/preferences.md
-    python bench/preferences.py hundred ladder   some of them; --small: small sizes, answers only; --print: leaves the page alone
+    python bench/preferences.py hundred ladder   some of them (also: bootstrap, inference); --small: small sizes, answers only; --print: leaves the page alone
 
 Each answer is checked before the clock starts, against a maximum found by SciPy alone: the largest |score_i| / n_i at most
 1e-6, the log likelihood within 1e-6, every strength within 1e-3 standard errors. A library that misses it gets no time; one
@@ -12,6 +12,7 @@ import argparse
 import importlib
 import json
 import resource
+import signal
 import statistics
 import sys
 import time
@@ -63,6 +64,7 @@ PROBLEMS = {
     "sparse": Problem("10⁵ × 5·10⁶", 10**5, 5 * 10**6, repeats=3),
     "large": Problem("10⁶ × 2·10⁷", 10**6, 2 * 10**7, spread=0.7, repeats=1),
 }
+PATIENCE = 150
 TARGETS = {"hundred": 1.5, "thousand": 5, "ladder": 2, "sparse": 2, "large": 2, "bootstrap": 5}
 
 
@@ -237,12 +239,24 @@ def seconds(run, repeats):
 
 
 def first_passing(run, tolerances, check):
+    """The first tolerance whose answer passes, or what the last one misses; a library has `PATIENCE` seconds for all of them."""
     verdict = "not run"
-    for tol in tolerances:
-        verdict = check(run(tol))
-        if not verdict:
-            return tol, ""
-    return None, verdict
+
+    def too_late(*_):
+        raise TimeoutError(f"no answer that passes within {PATIENCE} s" + (f", last: {verdict}" if verdict != "not run" else ""))
+
+    signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(PATIENCE)
+    try:
+        for tol in tolerances:
+            verdict = check(run(tol))
+            if not verdict:
+                return tol, ""
+        return None, verdict
+    except TimeoutError as error:
+        return None, str(error)
+    finally:
+        signal.alarm(0)
 
 
 def measure(name, small):
@@ -310,6 +324,31 @@ def bootstrap(small):
     return rows
 
 
+def inference(small):
+    """Standard errors, simultaneous intervals and rank sets of 10⁵ items: seconds against those of the fit."""
+    n, first, second, outcome = PROBLEMS["sparse"].arrays(small)
+    begin = time.process_time()
+    fit = fi.bradley_terry(fi.Comparisons.from_pairs(first, second, outcome), method="iterative")
+    fitted = time.process_time()
+    intervals = fit.intervals(simultaneous=True)
+    ranks = fit.rank_sets()
+    took = time.process_time() - fitted
+    # twenty items, each by a system of its own
+    solver, pattern = fit.source.solver, fit.source.pattern
+    items = np.random.default_rng(3).choice(n, 20, replace=False)
+    unit = np.zeros((n, 20))
+    unit[items, np.arange(20)] = 1
+    exact = np.sqrt(solver.solve(pattern.centred(unit), 1e-10)[items, np.arange(20)]) if not small else fit.std_error[items]
+    off = float(np.sqrt(np.mean((fit.std_error[items] / exact - 1) ** 2)))
+    stated = fit.std_error_accuracy()
+    if off > 3 * max(stated, 1e-9) or not (ranks["best"] <= ranks["worst"]).all() or not np.isfinite(intervals.lower).all():
+        raise SystemExit(f"standard errors are off by {off:.1e}, stated {stated:.1e}")
+    found = {"fit": fitted - begin, "inference": took, "stated": stated, "off": off,
+             "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+    print("  passes" if small else f"  {found}", flush=True)
+    return found
+
+
 def arenakit_bootstrap(n, first, second, outcome, n_draws):
     kit, schema = need("arenakit"), need("arenakit.schema")
     arena = object.__new__(schema.Arena)  # its own constructor takes a Python object for each comparison
@@ -340,6 +379,11 @@ def table(kept):
     note = ("Median CPU seconds from raw arrays, aggregation included, at default settings; ratio: the peer's seconds over ours in one "
             "run. Answers were checked before: largest score over comparisons of an item 1e-6, log likelihood 1e-6, strengths 1e-3 "
             "standard errors. Printed by `bench/preferences.py`.")
+    if "fit" in kept.get("inference", {}):
+        k = kept["inference"]
+        note += (f" Standard errors, simultaneous intervals and rank sets of 10⁵ items after 5·10⁶ comparisons took "
+                 f"{k['inference'] / k['fit']:.1f} times the CPU seconds of the fit ({k['fit']:.2g}), errors to {k['stated']:.1%} as stated "
+                 f"({k['off']:.1%} at twenty items solved one by one), peak {k['peak_gb']:.1f} GB, raw arrays among it.")
     return "\n".join([*rows, "", note])
 
 
@@ -357,9 +401,10 @@ def main():
     parser.add_argument("--keep", type=Path, help="a JSON file in which figures of earlier runs are kept and found")
     arguments = parser.parse_args()
     kept = json.loads(arguments.keep.read_text()) if arguments.keep and arguments.keep.exists() else {}
-    for name in arguments.problems or (*PROBLEMS, "bootstrap"):
+    for name in arguments.problems or (*PROBLEMS, "bootstrap", "inference"):
         print(name, flush=True)
-        kept[name] = bootstrap(arguments.small) if name == "bootstrap" else measure(name, arguments.small)
+        special = {"bootstrap": bootstrap, "inference": inference}
+        kept[name] = special[name](arguments.small) if name in special else measure(name, arguments.small)
         if arguments.keep and not arguments.small:
             arguments.keep.write_text(json.dumps(kept, indent=1))
     if arguments.small:

@@ -24,7 +24,7 @@ __all__ = ["BradleyTerry", "StrengthBootstrap", "StrengthIntervals", "bootstrap_
 TIES = ("half", "davidson", "rao_kupper")
 KINDS = ("hessian", "robust", "clustered")
 DECREMENT = 1e-6
-CHORD = 1e-2  # decrement below which the last system serves again
+CHORD = 0.1  # decrement below which the last system serves again
 STEEP = 10.0  # log odds beyond which a fit with further parameters is checked for having no maximum
 DRAWS = 2e7  # normal numbers drawn for a simultaneous quantile
 SWEEPS = 40  # to see by wins and losses whether all items hang together
@@ -283,10 +283,17 @@ class Tabular:
         return Point(point.strength + t * d, None, point.extra + t * e)
 
     def residual(self, found):
+        worst = np.abs(found["item"][:, 0] * self.per_game).max()
+        if self.likelihood.n_extra:
+            worst = max(worst, np.abs(found["score"]).max() / max(self.likelihood.games.sum() / 2, 1e-300))
+        return float(worst)
+
+    @cached_property
+    def per_game(self):
+        """1 / n_i, 0 for what is held or never played."""
         games = self.likelihood.games + self.likelihood.ghost
         free = ~self.likelihood.held & (games > 0)
-        worst = np.abs(found["item"][free, 0] / games[free]).max(initial=0.0)
-        return float(max(worst, np.abs(found["score"]).max(initial=0.0) / max(games.sum() / 2, 1e-300)))
+        return np.where(free, 1 / np.where(free, games, 1.0), 0.0)
 
 
 class Linear:
@@ -352,7 +359,7 @@ def climb(likelihood, system, point, tol, max_iter):
     n_iter, stuck = 0, False
     while True:
         residual = system.residual(found)
-        again = decrement < CHORD and system.exact
+        again, last = decrement < CHORD and system.exact, decrement
         if not again:
             system.prepare(found)
         forcing = 0.1 if before is None else min(0.1, max(1e-4, residual / before))
@@ -360,10 +367,10 @@ def climb(likelihood, system, point, tol, max_iter):
         d, e, square = system.step(found, forcing)
         decrement = float(np.sqrt(max(square, 0.0)))
         # iterations see the squared decrement from below, to about their tolerance
-        converged = residual <= tol and decrement * (1.01 if system.exact else 1.1) <= DECREMENT
+        converged = residual <= tol and decrement * (1.0 if system.exact and not again else 1.1) <= DECREMENT
         if converged or stuck or n_iter >= max_iter:
             break
-        if again and decrement > 0.1 * CHORD:
+        if again and decrement > 0.01 * last:
             system.prepare(found)
             d, e, square = system.step(found, forcing)
         t = 1.0
