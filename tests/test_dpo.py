@@ -229,6 +229,15 @@ def test_the_robust_loss_is_refused_exactly_where_a_set_of_choices_loses_nothing
     assert 5 < refused < 35
 
 
+@pytest.mark.parametrize("share", [1e-3, 1e-9, 1e-15, 1 - 1e-12, 1 - 2**-52])
+def test_nearly_one_sided_labels_have_their_margin_to_the_last_digits(share):
+    # a small slope alone would end four units short at 1e-15
+    model = fi.DPO(0.7).fit(bandit(1, 2), None, fi.Comparisons.from_pairs([(0, 0)], [(0, 1)], [share]))
+    exact = np.log(share) - np.log(1.0 - share)
+    assert model.implicit_reward_[0] - model.implicit_reward_[1] == pytest.approx(exact, rel=1e-9)
+    assert model.converged_ and model.last_move_ < 1e-6
+
+
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_the_ipo_margin_has_its_closed_form(share):
     c = fi.Comparisons.from_pairs([(0, 0)], [(0, 1)], share)

@@ -30,7 +30,8 @@ LOSSES = ("sigmoid", "ipo")
 SMOOTHINGS = ("conservative", "robust")
 
 _RUNAWAY = 60.0  # βh beyond which no label of any data still pulls back
-_STRIDE = 10.0  # the longest change of a logit in one step
+_STILL = 1e-6  # what the next step may still move βh by
+_STRIDE = 10.0  # the longest change of a logit in one step, or of β times it
 _DENSE = 400  # slots up to which the curvature at the end is looked at
 
 
@@ -64,6 +65,7 @@ class DPO(Learner):
     slope_ : float, the largest derivative of the loss, per weight of the comparisons that it belongs to: in the log ratio of a
         choice (convex problems), or in the logits of a state
     newton_decrement_ : float, of the loss sum at the end; nan for trajectories
+    last_move_ : float, what the next Newton step would move a margin βh by, at most 1e-6 where converged; nan for trajectories
     convex_ : bool, True where all comparisons are of two choices in one state: then the answer is the global optimum. Otherwise
         it is a stationary point that is reached from the reference
     least_curvature_ : float, smallest eigenvalue of the Hessian in the logits: not below 0 (up to rounding) at a local minimum;
@@ -169,7 +171,7 @@ class DPO(Learner):
         items, start = _resolve(model, choices, comparisons.labels[used])
         _refuse_impossible(model, reference, items, comparisons.labels[used])
         weight = counts.weight
-        target = self._target(counts.wins_first / weight)
+        target, rest = self._target(counts.wins_first / weight, counts.wins_second / weight)
         asked = np.bincount(first, weight, used.size) + np.bincount(second, weight, used.size)
         self._starts = np.bincount(start, asked, model.n_states)
         self.model_, self._cache = model, {}
@@ -177,7 +179,7 @@ class DPO(Learner):
         single = np.diff(items.indptr) == 1
         state = model.pair_state[items.indices[items.indptr[:-1]]] if single.all() else None
         self.convex_ = bool(single.all() and (items.data == 1).all() and (state[first] == state[second]).all())
-        loss = _Loss(self.loss, self.beta, weight, target)
+        loss = _Loss(self.loss, self.beta, weight, target, rest)
         solve = self._fit_choices if self.convex_ else self._fit_trajectories
         log_ratio, note = solve(model, reference, items, first, second, loss, comparisons.labels[used])
         with np.errstate(divide="ignore"):
@@ -186,18 +188,20 @@ class DPO(Learner):
         h = items @ log_ratio
         self._margin = h[first] - h[second]
         self.loss_ = float(loss.value(self._margin) / weight.sum())
-        self.converged_ = bool(self.slope_ <= self.tol)
+        self.converged_ = bool(self.slope_ <= self.tol and not self.last_move_ > _STILL)
         self.message_ = f"the largest slope left is {self.slope_:.1e} (at most {self.tol:.1e} is converged){note}"
+        if self.last_move_ > _STILL:
+            self.message_ += f"; the next step would still move a margin by {self.last_move_:.1e}"
         if not self.converged_:
             warnings.warn(f"the fit did not converge: {self.message_}; raise max_iter or tol", ConvergenceWarning, stacklevel=3)
         return self
 
-    def _target(self, share):
-        """What stands in the place of the label."""
+    def _target(self, share, other):
+        """What stands in the place of μ and of 1 − μ, which near 1 would lose its digits."""
         noise = self.label_smoothing
         if self.smoothing == "robust":
-            return (share - noise) / (1 - 2 * noise)
-        return (1 - noise) * share + noise * (1 - share)
+            return (share - noise) / (1 - 2 * noise), (other - noise) / (1 - 2 * noise)
+        return (1 - noise) * share + noise * other, (1 - noise) * other + noise * share
 
     def summary(self):
         """Table of the compared pairs: weight, share of the first among the labels, σ(βh) of the fit, and βh.
@@ -228,7 +232,8 @@ class DPO(Learner):
         graph = sparse.coo_array((np.ones(i.size), (i, j)), (pairs.size,) * 2)
         n, component = csgraph.connected_components(graph, directed=False)
         loss.refuse_no_optimum(i, j, component, n, [labels[k] for k in np.unique(of.reshape(-1), return_index=True)[1]])
-        h, self.slope_, self.newton_decrement_, self.n_iter_ = _newton(loss, i, j, component, pairs.size, self.tol, self.max_iter)
+        h, self.slope_, self.newton_decrement_, self.last_move_, self.n_iter_ = _newton(loss, i, j, component, pairs.size,
+                                                                                       self.max_iter)
         self.least_curvature_ = float("nan")
         self.component_ = np.full(model.n_pairs, -1)
         self.component_[pairs] = component
@@ -250,18 +255,19 @@ class DPO(Learner):
         per_slot = np.maximum(problem.weight_of_state()[slots.state], 1e-300)
         z, self.n_iter_ = problem.solve(self.tol, per_slot, self.max_iter)
         margin = self.beta * problem.margin(z)
-        if self.loss == "sigmoid" and np.abs(margin).max() > _RUNAWAY / 4:
-            # at a finite optimum a label that is met to 1e-6 has another that pulls the other way
-            at = int(np.argmax(np.abs(margin)))
-            sure = loss.target[at] >= 1 if margin[at] > 0 else loss.target[at] <= 0
-            if sure:
-                a, b = (first, second) if margin[at] > 0 else (second, first)
-                raise NoFiniteOptimumError(
-                    f"the loss must have a minimum: it falls for ever as the log ratios of {shown(labels[a[at]])} and "
-                    f"{shown(labels[b[at]])} part, since no label speaks for the second; pass label_smoothing=0.1 with "
-                    "smoothing='conservative', loss='ipo', or gather more comparisons", items=(labels[a[at]],))
         self.slope_ = float(np.max(np.abs(problem.gradient(z)) / per_slot, initial=0.0))
-        self.newton_decrement_, self.component_ = float("nan"), None
+        # at a finite optimum a label that is met to 1e-6 has another that pulls the other way
+        far = _RUNAWAY / 4 if self.slope_ <= self.tol else _RUNAWAY / 8
+        sure = (np.abs(margin) > far) & (np.where(margin > 0, loss.rest, loss.target) <= 0)
+        if self.loss == "sigmoid" and sure.any():
+            at = int(np.argmax(np.where(sure, np.abs(margin), 0.0)))
+            a, b = (first, second) if margin[at] > 0 else (second, first)
+            raise NoFiniteOptimumError(
+                f"the loss must have a minimum: it falls for ever as the log ratios of {shown(labels[a[at]])} and "
+                f"{shown(labels[b[at]])} part, since no label speaks for the second; pass label_smoothing=0.1 with "
+                "smoothing='conservative', loss='ipo', or gather more comparisons", items=(labels[a[at]],))
+        self.newton_decrement_ = self.last_move_ = float("nan")
+        self.component_ = None
         self.least_curvature_ = float("nan")
         if slots.size <= _DENSE:
             self.least_curvature_ = float(np.linalg.eigvalsh(problem.hessian(z) / loss.weight.sum()).min(initial=0.0))
@@ -326,14 +332,14 @@ def _refuse_impossible(model, reference, items, labels):
 class _Loss:
     """Σ n ℓ(h) of margins h = H_i − H_j, convex for every target: log(1 + e^{βh}) − target · βh, or (h − t)²."""
 
-    def __init__(self, kind, beta, weight, target):
-        self.kind, self.beta, self.weight, self.target = kind, beta, weight, target
-        self.goal = (2 * target - 1) / (2 * beta)
+    def __init__(self, kind, beta, weight, target, rest):
+        self.kind, self.beta, self.weight, self.target, self.rest = kind, beta, weight, target, rest
+        self.goal = (target - rest) / (2 * beta)
         # what rounding does to a sum of these terms
         self.noise = 1e-15 * float(weight @ (1 + np.abs(target))) * (1.0 if kind == "sigmoid" else 1 / beta**2)
 
     def part(self, keep):
-        return _Loss(self.kind, self.beta, self.weight[keep], self.target[keep])
+        return _Loss(self.kind, self.beta, self.weight[keep], self.target[keep], self.rest[keep])
 
     def value(self, h):
         if self.kind == "ipo":
@@ -344,7 +350,8 @@ class _Loss:
     def slope(self, h):
         if self.kind == "ipo":
             return 2 * self.weight * (h - self.goal)
-        return self.weight * self.beta * (_sigmoid(self.beta * h) - self.target)
+        m = self.beta * h
+        return self.weight * self.beta * np.where(m > 0, self.rest - _sigmoid(-m), _sigmoid(m) - self.target)
 
     def curvature(self, h):
         if self.kind == "ipo":
@@ -368,7 +375,7 @@ class _Loss:
                 items=tuple(names[k] for k in inside))
 
     def _never_losing(self, i, j, component, n_components):
-        gain, loss = self.weight * self.target, self.weight * (1 - self.target)
+        gain, loss = self.weight * self.target, self.weight * self.rest
         size = component.size
         if gain.min() >= 0 and loss.min() >= 0:
             # an edge from each choice to those it lost to: then all of a component reach each other
@@ -402,8 +409,8 @@ def _differences(i, j, size):
     return sparse.csr_array((np.tile([1.0, -1.0], m), np.column_stack([i, j]).reshape(-1), 2 * np.arange(m + 1)), (m, size))
 
 
-def _newton(loss, i, j, component, size, tol, max_iter):
-    """(h, slope, decrement, steps): the minimum of a convex function of differences, the first of each component at 0."""
+def _newton(loss, i, j, component, size, max_iter):
+    """(h, slope, decrement, last move, steps): the minimum of a convex function of differences, one of each component at 0."""
     free = np.ones(size, bool)
     free[np.unique(component, return_index=True)[1]] = False
     place = np.flatnonzero(free)
@@ -411,21 +418,25 @@ def _newton(loss, i, j, component, size, tol, max_iter):
     # what a slope can be: w β, or about w / β
     scale = loss.beta if loss.kind == "sigmoid" else max(loss.beta, 1 / loss.beta)
     weight = np.maximum(np.bincount(i, loss.weight, size) + np.bincount(j, loss.weight, size), 1e-300) * scale
-    h, value, decrement = np.zeros(size), loss.value(np.zeros(m)), float("nan")
+    h, value, decrement, before, stalled = np.zeros(size), loss.value(np.zeros(m)), float("nan"), float("inf"), 0
     for step in range(max_iter + 1):
         margin = h[i] - h[j]
         slope = apart.T @ loss.slope(margin)
         worst = float(np.max(np.abs(slope) / weight, initial=0.0))
         if not place.size:
-            return h, worst, 0.0, step
+            return h, worst, 0.0, 0.0, step
         hessian = (apart.T @ (apart * loss.curvature(margin)[:, None]))[place][:, place].tocsc()
         move = np.zeros(size)
         move[place] = linalg.splu(hessian).solve(-slope[place])
         decrement = float(np.sqrt(max(-(slope @ move), 0.0)))
-        # the last step is taken too: it squares the error
-        if step == max_iter or worst <= tol * 1e-3 or worst <= tol and decrement <= 1e-10:
+        along = move[i] - move[j]
+        still = np.abs(along).max() <= 1e-11 * (1 / loss.beta + np.abs(margin).max())
+        # rounding may be all that still moves
+        stalled = stalled + 1 if before <= worst <= 1e-12 else 0
+        if step == max_iter or still or stalled == 5:
             break
-        length, along = 1.0, move[i] - move[j]
+        before = min(worst, before)
+        length = 1.0
         while length > 1e-12:
             there = loss.value(margin + length * along)
             if there <= value + 0.25 * length * float(slope @ move) + loss.noise:
@@ -439,7 +450,7 @@ def _newton(loss, i, j, component, size, tol, max_iter):
             raise NoFiniteOptimumError(
                 f"the loss must have a minimum: a margin has grown to {loss.beta * abs(h[i[at]] - h[j[at]]):.0f} and the loss "
                 "still falls; pass label_smoothing=0.1 with smoothing='conservative', loss='ipo', or gather more comparisons")
-    return h, worst, decrement, step
+    return h, worst, decrement, float(loss.beta * np.abs(along).max()), step
 
 
 class _Slots:
@@ -540,13 +551,13 @@ class _Softmax:
             found = optimize.minimize(self.value, z, jac=self.gradient, hessp=self.hessian_times, method="trust-ncg",
                                       options={"gtol": 1e-7 * float(np.median(per_slot)), "maxiter": max_iter})
             z, n_iter = found.x, int(found.nit)
-        value = self.value(z)
+        value, stalled = self.value(z), 0
         while True:
             slope = self.gradient(z)
             if np.max(np.abs(slope) / per_slot, initial=0.0) <= 1e-3 * tol or n_iter >= max_iter:
                 return z, n_iter
             move = self._step(z, slope, float(per_slot.max(initial=0.0)))
-            move *= min(1.0, _STRIDE / max(float(np.abs(move).max()), 1e-300))
+            move *= min(1.0, _STRIDE * max(1.0, 1 / self.loss.beta) / max(float(np.abs(move).max()), 1e-300))
             length, fall = 1.0, float(slope @ move)
             while length > 1e-10:
                 there = self.value(z + length * move)
@@ -556,7 +567,9 @@ class _Softmax:
             else:
                 return z, n_iter
             steeper = np.abs(self.gradient(z + length * move)).max() >= np.abs(slope).max()
-            if there >= value - 10 * self.loss.noise and steeper:  # rounding is all that moves
+            # rounding may be all that still moves
+            stalled = stalled + 1 if there >= value - 10 * self.loss.noise and steeper else 0
+            if stalled == 10:
                 return z, n_iter
             z, value, n_iter = z + length * move, there, n_iter + 1
 
