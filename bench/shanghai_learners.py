@@ -63,7 +63,7 @@ def learners(net, length, small):
         "maximum margin planning": fi.MaximumMarginPlanning(margin_kind="missed"),
         "receding horizon, H = 0": fi.RecedingHorizonIRL(0, held, max_iter=60),
     }
-    for backups in (1, 2, 5, 10, 20):
+    for backups in (1, 2, 5, 10):
         found[f"receding horizon, H = {backups}"] = fi.RecedingHorizonIRL(backups)
     found["MaxEnt (H = ∞)"] = fi.MaxEntIRL()
     if small:

@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import real_data
 import small_networks as small
 from scipy.special import logsumexp
 
 import fastirl as fi
+from fastirl.ascent import climb_within
 from fastirl.domains import objectworld
 from fastirl.exceptions import InvalidInputError
 from fastirl.process_likelihood import match_steps
@@ -143,8 +145,13 @@ def test_trips_drawn_from_its_policy_give_back_their_weights(backups):
 
 def test_without_backups_a_held_weight_sets_the_scale():
     net, trips = road()
-    with pytest.warns(fi.ConvergenceWarning, match="best ways tie"):  # the best answer is a kink
-        fitted = fi.RecedingHorizonIRL(0, fi.LinearReward(fixed={"cost": -1.0})).fit(net, trips)
+    fitted = fi.RecedingHorizonIRL(0, fi.LinearReward(fixed={"cost": -1.0})).fit(net, trips)
+    assert fitted.converged_
+    matched = net.match(trips, "first_arrival")
+    value = _OnRoads(net, matched, 0, 1).at(fitted.reward_)[0]
+    assert value == pytest.approx(fitted.log_likelihood_, rel=1e-8)
+    # no weight on a grid does better: the objective is concave, its best is a kink
+    assert all(_OnRoads(net, matched, 0, 1).at(net.features @ [-1.0, w])[0] <= value + 1e-6 for w in np.linspace(-1.4, -0.05, 28))
     assert fitted.coef_[0] == -1.0 and -1.5 < fitted.coef_[1] < 0.0
     policy = fitted.policy(int(trips.destinations[0]))
     assert set(np.unique(policy)) == {0.0, 1.0}
@@ -152,6 +159,56 @@ def test_without_backups_a_held_weight_sets_the_scale():
     best = fi.predict_routes(net, fitted.reward_, [trips.origins[0]], [trips.destinations[0]])[0]
     assert fitted.reward_[route.arcs].sum() == pytest.approx(fitted.reward_[best].sum(), abs=1e-7)
     assert fitted.score(trips) == -math.inf and route.log_probability == 0.0
+
+
+def test_without_backups_it_is_maximum_margin_planning_without_margins():
+    """The same objective at any weights, by two modules that share no code; and the same optimum, with a proven gap."""
+    net, trips = road()
+    reward = fi.LinearReward(fixed={"cost": -1.0})
+    plans = fi.MaximumMarginPlanning(0.0, reward=reward, l2=1e-8).fit(net, trips)
+    matched = net.match(trips, "first_arrival")
+    for weight in (-0.1, -0.5, -1.1):
+        value = _OnRoads(net, matched, 0, 1).at(net.features @ [-1.0, weight])[0]
+        assert value == pytest.approx(-plans.objective([-1.0, weight]), abs=1e-6)
+    climbed = fi.RecedingHorizonIRL(0, reward + fi.FreeReward(l2=1e12))  # what else is there cannot move: the climb itself
+    with pytest.warns(fi.ConvergenceWarning, match="best ways tie"):
+        climbed.fit(net, trips)
+    assert climbed.log_likelihood_ <= -plans.lower_bound_ + 1e-6
+    assert climbed.log_likelihood_ == pytest.approx(-plans.objective_, rel=2e-3)
+    np.testing.assert_allclose(fi.RecedingHorizonIRL(0, reward).fit(net, trips).coef_, plans.coef_, atol=1e-9)
+
+
+def test_a_climb_within_linear_conditions_ends_where_the_nearest_point_is():
+    """−|θ − c|² / 2 under Aθ ≤ b: the best of the feasible points where one or two conditions hold with equality."""
+    rng = np.random.default_rng(0)
+    for trial in range(20):
+        rows, right, wanted = rng.normal(size=(40, 2)), rng.uniform(0.5, 1.0, 40), 4 * rng.normal(size=2)
+        places = [wanted]
+        for i in range(40):
+            places.append(wanted - rows[i] * (rows[i] @ wanted - right[i]) / (rows[i] @ rows[i]))
+            places += [np.linalg.solve(rows[[i, j]], right[[i, j]]) for j in range(i)]
+        best = min(((p - wanted) @ (p - wanted) / 2 for p in places if (rows @ p <= right + 1e-9).all()))
+        found = climb_within(lambda x: (-(x - wanted) @ (x - wanted) / 2, wanted - x), np.zeros(2), rows, right)
+        assert found.converged and (rows @ found.theta <= right + 1e-12).all()
+        assert -found.value == pytest.approx(best, abs=1e-7)
+    found = climb_within(lambda x: (-(x - 3) @ (x - 3) / 2, 3 - x), np.zeros(2), np.ones((1, 2)), np.array([2.0]),
+                         l2=np.array([0.0, 1.0]), upper=np.array([0.5, np.inf]))
+    np.testing.assert_allclose(found.theta, [0.5, 1.5], atol=1e-7)
+
+
+def test_taxis_of_shanghai_end_on_the_condition_that_no_arc_gains():
+    """There the climb used to stop some hundreds short; now what is left of the slope is what the conditions push back."""
+    data = real_data.shanghai()
+    net = fi.RoadNetwork.from_arcs(data.n_states, data.tail, data.head, data.features, real_data.SHANGHAI_FEATURES)
+    trips = fi.Trajectories.from_sequences(data.folds[0][:300])
+    fitted = fi.RecedingHorizonIRL(2, tol=1e-4).fit(net, trips)
+    maxent = fi.MaxEntIRL().fit(net, trips)
+    assert fitted.converged_ and fitted.reward_.max() <= 0.0
+    problem = _OnRoads(net, net.match(trips, "first_arrival"), 2, 1)
+    inside = np.minimum(net.features @ maxent.coef_, 0.0)
+    assert fitted.log_likelihood_ >= problem.at(inside)[0] - 1e-6
+    assert abs(fitted.log_likelihood_ / maxent.log_likelihood_ - 1.0) < 0.05
+    assert fitted.evaluate(trips, net.features[:, 0])["exact match"][0] > 0.3
 
 
 def test_threads_change_no_bit():

@@ -13,7 +13,10 @@ from scipy import optimize
 from ._validation import shown
 from .exceptions import DivergenceError, InvalidInputError, UndecidedError
 
-__all__ = ["Ascent", "Checkpoint", "climb", "fingerprint"]
+__all__ = ["Ascent", "Checkpoint", "climb", "climb_within", "fingerprint"]
+
+
+_MOST = 2_000  # linear conditions that a quadratic program begins with
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,88 @@ def climb(evaluate, start, *, l1=None, l2=None, lower=None, upper=None, scale=No
     if not converged:
         message += f"; max_iter={max_iter} reached" if state["n"] >= max_iter else "; no step up was found"
     return Ascent(theta, value, total, state["slope"], bool(converged), message, state["n"])
+
+
+def climb_within(evaluate, start, rows, right, *, l2=None, lower=None, upper=None, scale=None, max_iter=200, tol=1e-6):
+    r"""Maximise L(θ) − Σ l2 θ² / 2 of few parameters with rows·θ ≤ right and lower ≤ θ ≤ upper, by sequential quadratic programs.
+
+    Parameters
+    ----------
+    evaluate : callable θ -> (L, ∇L), which must exist a little outside too
+    start : (k,) a point within
+    rows, right : (m, k), (m,)
+    l2, lower, upper, scale, max_iter, tol : as of :func:`climb`
+
+    Returns
+    -------
+    Ascent, whose θ is within, and whose slope is what of ∇L the conditions that hold with equality do not push back
+
+    Notes
+    -----
+    SciPy's SLSQP. Of many conditions those near the boundary are taken first, and others where they are broken. It starts
+    anew from its last point, without its memory, as long as that gains.
+    """
+    k = len(start)
+    scale = np.ones(k) if scale is None else np.asarray(scale, float)
+    l2 = np.zeros(k) if l2 is None else np.asarray(l2, float)
+    low = np.full(k, -np.inf) if lower is None else np.asarray(lower, float) * scale
+    high = np.full(k, np.inf) if upper is None else np.asarray(upper, float) * scale
+    both = np.unique(np.column_stack([rows / scale, right]), axis=0)
+    rows, right = both[:, :-1], both[:, -1]
+    home = x = np.asarray(start, float) * scale
+
+    def negative(x):
+        theta = x / scale
+        value, gradient = evaluate(theta)
+        return -(value - 0.5 * float(l2 @ theta**2)), -(gradient - l2 * theta) / scale
+
+    working = np.zeros(right.size, bool)
+    working[np.argsort(right - rows @ x)[:_MOST]] = True
+    best, n_iter = negative(x)[0], 0
+    for _ in range(30):
+        taken, bound = rows[working], right[working]
+        found = optimize.minimize(
+            negative, x, jac=True, method="SLSQP", bounds=optimize.Bounds(low, high),
+            constraints=[{"type": "ineq", "fun": lambda x: bound - taken @ x, "jac": lambda x: -taken}] if bound.size else [],
+            options={"maxiter": max(max_iter - n_iter, 1), "ftol": 1e-11 * max(1.0, abs(best))})
+        n_iter += int(found.nit)
+        reached = np.clip(found.x, low, high) if np.isfinite(found.x).all() else x
+        broken = (rows @ reached > right + 1e-7 * (1.0 + np.abs(right))) & ~working
+        if broken.any() and n_iter < max_iter:
+            working |= broken
+            x = reached
+            continue
+        reached = _back_within(reached, home, rows, right)
+        value = negative(reached)[0]
+        gain = best - value
+        if gain > 0:
+            x, best = reached, value
+        else:
+            x = _back_within(x, home, rows, right)
+        if gain <= 1e-9 * max(1.0, abs(best)) or n_iter >= max_iter:
+            break
+    theta = x / scale
+    value, gradient = evaluate(theta)
+    steep = (gradient - l2 * theta) / scale
+    near = 1e-6 * (1.0 + np.abs(x).max(initial=0.0))
+    normals = np.concatenate([rows[right - rows @ x <= near], np.eye(k)[high - x <= near], -np.eye(k)[x - low <= near]])
+    pushed = normals.T @ optimize.nnls(normals.T, steep)[0] if normals.size else 0.0
+    slope, limit = float(np.abs(steep - pushed).max(initial=0.0)), tol * max(1.0, abs(best))
+    converged = slope <= limit
+    message = f"the largest slope left is {slope:.1e} (at most {limit:.1e} is converged)"
+    if not converged:
+        message += f"; max_iter={max_iter} reached" if n_iter >= max_iter else "; no step up was found"
+    return Ascent(theta, value, value - 0.5 * float(l2 @ theta**2), slope, bool(converged), message, n_iter)
+
+
+def _back_within(x, home, rows, right):
+    """The point of the way from x home at which no condition is broken."""
+    excess = rows @ x - right
+    bad = excess > 0
+    if not bad.any():
+        return x
+    share = excess[bad] / np.maximum(excess[bad] + (right - rows @ home)[bad], 1e-300)
+    return x + min(float(share.max()) * (1.0 + 1e-9), 1.0) * (home - x)
 
 
 def fingerprint(*parts):

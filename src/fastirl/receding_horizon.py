@@ -4,12 +4,14 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from scipy import sparse
 
 from . import _core
 from ._parallel import thread_count
 from ._validation import float_vector, positive_number, shown, warn, whole_number
 from ._value_solver import PolicySolver, Problem
-from .ascent import climb
+from .apprenticeship import MaximumMarginPlanning
+from .ascent import climb, climb_within
 from .exceptions import ConvergenceWarning, DivergenceError, InvalidInputError
 from .learner import Learner
 from .maxent import MaxEntIRL, _column_scale
@@ -20,6 +22,8 @@ from .rewards import LinearReward
 __all__ = ["RecedingHorizonIRL"]
 
 _LEAST = 1e-10  # utility taken off every arc, so that each arc of a best way leads nearer to the destination
+_FEW = 200  # free weights up to which conditions on arcs are linear programs' work
+_LITTLE = 1e-8  # penalty that keeps the quadratic programs of H = 0 bounded
 _PARTS = 8  # sums of flows are taken in so many parts, whatever the number of threads: same bits
 
 
@@ -60,7 +64,10 @@ class RecedingHorizonIRL(Learner):
 
     Notes
     -----
-    On a road network rewards must not be positive, as for any shortest path, and a trip ends when it first reaches its
+    On a road network rewards must not be positive, as for any shortest path: with up to 200 weights of a linear reward that
+    is a linear condition for each arc, kept by sequential quadratic programs (Shanghai's optimum lies on such conditions);
+    else the climb stops where it meets them, and `message_` says so. With H = 0 a linear reward without l1 and bounds is
+    solved by the cutting planes of :class:`MaximumMarginPlanning`, with a certified gap. A trip ends when it first reaches its
     destination; features must not be a callable of a group. The objective is a difference of convex functions with kinks
     where best ways tie: the answer is a local maximum. Discounts are an MDP's. Barnes et al. draw all H steps from π_H; here the
     h-th last is drawn from π_h, whose gradient is that of the likelihood. Standard errors are not computed. Memory per
@@ -103,6 +110,7 @@ class RecedingHorizonIRL(Learner):
         ConvergenceWarning
         """
         seen = self._observe(model, trajectories)
+        self._margins = None
         bound = self.reward.bind(model)
         if self.backups == 0 and not bound.held[~bound.free].any():
             raise InvalidInputError("with backups=0 some weight must be held, at another value than 0: nothing else sets the scale of "
@@ -111,21 +119,36 @@ class RecedingHorizonIRL(Learner):
             raise InvalidInputError("features must be an array here: they are a callable of a group; use MaxEntIRL")
         if self.backups == math.inf:
             return self._fit_maxent(model, trajectories)
+        if self.backups == 0 and isinstance(self.reward, LinearReward) and not (
+                bound.l1.any() or np.isfinite(bound.lower).any() or np.isfinite(bound.upper).any()):
+            return self._fit_margins(model, trajectories)
         problem = _OnProcess(model, seen, self.backups, self.n_threads) if isinstance(model, MDP) else _OnRoads(
             model, seen, self.backups, thread_count(self.n_threads))
         self.n_evaluations_ = 0
         free = bound.free
 
-        def evaluate(theta):
+        def evaluate(theta, within=True):
             self.n_evaluations_ += 1
             full = bound.held.copy()
             full[free] = theta
-            value, slope = problem.at(np.ascontiguousarray(bound.utility(model.features, full)))
+            utility = np.ascontiguousarray(bound.utility(model.features, full))
+            value, slope = problem.at(utility if within else np.minimum(utility, 0.0))
+            if not within:
+                slope[utility > 0] = 0.0
             return value, bound.pull_back(model.features, full, slope)[free]
 
         theta, scale = self._begin(model, bound, evaluate)
-        found = climb(evaluate, theta, l1=bound.l1[free], l2=bound.l2[free], lower=bound.lower[free],
-                      upper=bound.upper[free], scale=scale, max_iter=self.max_iter, tol=self.tol)
+        if self.start is not None:
+            evaluate(theta)  # raises by name where rewards are positive
+        limits = dict(l2=bound.l2[free], lower=bound.lower[free], upper=bound.upper[free], scale=scale, max_iter=self.max_iter,
+                      tol=self.tol)
+        if not isinstance(model, MDP) and bound.linear and not bound.l1.any() and theta.size <= _FEW:
+            # no arc may gain: a condition each on the weights
+            rows = model.features.toarray() if sparse.issparse(model.features) else model.features
+            found = climb_within(lambda theta: evaluate(theta, within=False), theta, rows[:, free],
+                                 np.minimum(-rows @ bound.held, 0.0) if (~free).any() else np.zeros(model.n_arcs), **limits)
+        else:
+            found = climb(evaluate, theta, l1=bound.l1[free], **limits)
         self.coef_ = bound.held.copy()
         self.coef_[free] = found.theta
         self.parameter_names_, self.log_likelihood_ = bound.names, found.value
@@ -136,6 +159,24 @@ class RecedingHorizonIRL(Learner):
         if not self.converged_:
             warn(f"the fit did not converge: {self.message_}; where best ways tie there may be no slope of 0: raise "
                  "tol, backups or max_iter", ConvergenceWarning)
+        return self
+
+    def _fit_margins(self, model, trajectories):
+        """H = 0 with a linear reward is convex: cutting planes, whose gap proves the answer."""
+        plans = MaximumMarginPlanning(0.0, reward=LinearReward(fixed=self.reward.fixed), l2=max(self.reward.l2, _LITTLE),
+                                      max_iter=self.max_iter, tol=self.tol, n_threads=self.n_threads)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self._margins = plans.fit(model, trajectories)
+        self.coef_, self.reward_, self.parameter_names_ = plans.coef_, plans.reward_, plans.feature_names_
+        free = [name not in self.reward.fixed for name in plans.feature_names_]
+        self.log_likelihood_ = 0.5 * plans.l2 * float(plans.coef_[free] @ plans.coef_[free]) - plans.objective_
+        self.converged_, self.n_iter_, self.n_evaluations_ = plans.converged_, plans.n_iter_, plans.n_iter_
+        self.message_ = f"{plans.message_}; duality gap {plans.gap_:.1e}"
+        if isinstance(model, MDP):
+            self._policy = plans.policy()
+        if not self.converged_:
+            warnings.warn(f"the fit did not converge: {self.message_}; raise tol or max_iter", ConvergenceWarning, stacklevel=4)
         return self
 
     def _fit_maxent(self, model, trajectories):
@@ -183,6 +224,8 @@ class RecedingHorizonIRL(Learner):
         if self.backups == math.inf:
             net = self.model_
             return self._maxent.choice_probabilities(net.state_ids[destination], net)
+        if self._margins is not None:
+            return self._margins._chances(destination)
         return _OnRoads.chances(self.model_, self.reward_, self.backups, destination)
 
 
