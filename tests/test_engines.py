@@ -161,3 +161,24 @@ def test_returns_to_the_destination_that_nearly_diverge_spoil_no_first_arrival(g
     by_query = {(int(s), int(d)): row for s, d, row in zip(observed.queries.state, observed.queries.destination, solved["tangent"])}
     np.testing.assert_allclose(by_query[0, 1], flow, atol=1e-8)
     np.testing.assert_allclose(by_query[1, 1], 0.0, atol=1e-8)
+
+
+@pytest.mark.parametrize("stopping", ("first_arrival", "exit"))
+def test_many_divergent_loops_off_the_way_cost_no_pair_its_answer(stopping):
+    """A road 0 → 1 → 2, and 100 loops of two states that diverge: the first 50 reach it, the others are reached from it."""
+    tail, head, utility = [0, 1], [1, 2], [-1.0, -2.0]
+    for n in range(100):
+        a = 3 + 2 * n
+        tail += [a, a + 1, *((a, a + 1) if n < 50 else (2, 2))]
+        head += [a + 1, a, *((0, 1) if n < 50 else (a, a + 1))]
+        utility += [0.1, 0.2, -1.0, -1.0]
+    net = fi.RoadNetwork.from_arcs(203, tail, head, np.ones((len(tail), 1)))
+    utility = np.array(utility)
+    known = np.zeros(net.n_arcs)
+    known[:2] = 5.0, 3.0
+    for method in ("elimination", "sweep"):
+        flows = fi.expected_flows(net, utility, [0, 1, 0], [2, 2, 1], [1.0, 2.0, 4.0], stopping=stopping, method=method)
+        np.testing.assert_allclose(flows, known, atol=1e-10)
+        with pytest.raises(fi.DivergenceError) as failure:
+            fi.expected_flows(net, utility, [0, 3], [2, 2], 1.0, stopping=stopping, method=method)
+        assert sorted(failure.value.cycle) == [3, 4]
