@@ -233,6 +233,38 @@ def test_rankings_of_four_are_plackett_luce(case):
     np.testing.assert_allclose(np.sort(TRUTH), np.sort(learner.coef_), atol=0.2)
 
 
+def test_one_hot_trajectories_are_bradley_terry_and_plackett_luce_of_this_package():
+    mdp, trips = items(5)
+    rng = np.random.default_rng(7)
+    a, b = np.triu_indices(5, 1)
+    comparisons = fi.Comparisons.from_pairs(np.tile(a, 20), np.tile(b, 20), rng.choice([0.0, 0.5, 1.0], size=200))
+    rankings = fi.Rankings.from_arrays(np.array([rng.permutation(5) for _ in range(60)]), n_ranked=2)
+    with pytest.warns(IdentificationWarning):
+        pairs = fi.PreferenceIRL(fi.FreeReward("pair")).fit(mdp, trips, comparisons)
+        orders = fi.PreferenceIRL(fi.FreeReward("pair")).fit(mdp, trips, rankings=rankings)
+    for learner, other in ((pairs, fi.bradley_terry(comparisons)), (orders, fi.plackett_luce(rankings))):
+        np.testing.assert_allclose(learner.coef_, other.strength - np.mean(other.strength), atol=1e-7)
+        np.testing.assert_allclose(learner.log_likelihood_, other.log_likelihood, rtol=1e-9)
+
+
+def test_those_below_lost_to_those_ranked(case):
+    mdp, trips, *_ = case
+    rng = np.random.default_rng(6)
+    sets = [rng.choice(len(trips), 4, replace=False) for _ in range(60)]
+    names = [list(trips.ids[s]) for s in sets]
+    first = fi.Rankings.from_lists([row[:1] for row in names], below=[row[1:] for row in names])
+    learner = fi.PreferenceIRL(fi.LinearReward(l2=0.1)).fit(mdp, trips, rankings=first)
+    phi = np.asarray(_visits(mdp, trips, None)[0] @ mdp.features)
+    expected = sum((phi[s] @ learner.coef_)[0] - np.logaddexp.reduce(phi[s] @ learner.coef_) for s in sets)
+    np.testing.assert_allclose(learner.log_likelihood_, expected, rtol=1e-12)
+    whole = fi.Rankings.from_lists(names, cluster=np.arange(60) % 7)
+    listed = fi.PreferenceIRL(fi.LinearReward(l2=0.1)).fit(mdp, trips, rankings=names, ranking_cluster=np.arange(60) % 7)
+    given = fi.PreferenceIRL(fi.LinearReward(l2=0.1)).fit(mdp, trips, rankings=whole)
+    np.testing.assert_allclose(given.covariance("clustered"), listed.covariance("clustered"), rtol=1e-12)
+    with pytest.raises(InvalidInputError, match="no ties"):
+        fi.PreferenceIRL().fit(mdp, trips, rankings=fi.Rankings.from_lists([["t0", ("t1", "t2")]]))
+
+
 def test_a_linear_reward_written_as_a_module_learns_the_same(case):
     torch = pytest.importorskip("torch")
     mdp, trips, _, comparisons, *_ = case

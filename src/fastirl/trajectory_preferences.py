@@ -26,6 +26,7 @@ from .learner import Learner
 from .mdp import MDP
 from .planning import soft_value_iteration, value_iteration
 from .process_likelihood import match_steps
+from .rankings import Rankings
 from .rewards import LinearReward
 from .road_network import RoadNetwork
 from .route_choice import choice_probabilities
@@ -116,7 +117,7 @@ class _Answers:
     outcome: np.ndarray
     weight: np.ndarray
     cluster: object
-    orders: list
+    orders: list  # (trajectories, how many of them are ranked: the others lost to these)
     order_weight: np.ndarray
     order_cluster: object
 
@@ -137,8 +138,8 @@ class _Answers:
         counted = weight > 0
         chosen, other, weight = [key[counted] // n], [key[counted] % n], [weight[counted]]
         size = [np.ones(weight[0].size, np.int64)]
-        for order, w in zip(self.orders, self.order_weight):
-            for j in range(order.size - 1 if w > 0 else 0):
+        for (order, stages), w in zip(self.orders, self.order_weight):
+            for j in range(stages if w > 0 else 0):
                 rest = order[j + 1:]
                 chosen.append(np.full(rest.size, order[j]))
                 other.append(rest)
@@ -153,9 +154,9 @@ class _Answers:
         gap = returns[self.first] - returns[self.second]
         log = self.outcome * _log_sigmoid(gap) + (1.0 - self.outcome) * _log_sigmoid(-gap)
         orders = []
-        for order in self.orders:
+        for order, stages in self.orders:
             r = returns[order]
-            orders.append(float(-sum(np.logaddexp.reduce(np.append(r[j + 1:] - r[j], 0.0)) for j in range(r.size - 1))))
+            orders.append(float(-sum(np.logaddexp.reduce(np.append(r[j + 1:] - r[j], 0.0)) for j in range(stages))))
         return np.concatenate([log, orders])
 
     def scores(self, features, returns):
@@ -164,9 +165,9 @@ class _Answers:
         # μ − σ(gap) without cancellation at either end
         push = self.outcome * _sigmoid(-gap) - (1.0 - self.outcome) * _sigmoid(gap)
         rows = [push[:, None] * (features[self.first] - features[self.second])]
-        for order in self.orders:
+        for order, stages in self.orders:
             x, r, total = features[order], returns[order], 0.0
-            for j in range(r.size - 1):
+            for j in range(stages):
                 share = np.exp(r[j:] - r[j:].max())
                 total = total + x[j] - (share / share.sum()) @ x[j:]
             rows.append(np.reshape(total, (1, -1)))
@@ -289,10 +290,11 @@ class PreferenceIRL(Learner):
         model : MDP or RoadNetwork
         trajectories : Trajectories, whose ids are the labels that comparisons speak of; some may never be compared
         comparisons : Comparisons
-        rankings : sequence of sequences of ids, the best first, each of at least two different trajectories
-        ranking_weight : (n_rankings,) at least 0, default 1
-        ranking_cluster : (n_rankings,) labels, such as the labeller; they belong with the comparisons' own codes only where
-            all answers are rankings
+        rankings : Rankings without ties (those below lost to those that are ranked), or a sequence of sequences of ids, the best
+            first, each of at least two different trajectories
+        ranking_weight : (n_rankings,) at least 0, default 1, of a sequence of sequences
+        ranking_cluster : (n_rankings,) labels, such as the labeller, of a sequence of sequences. Comparisons and rankings know
+            each other's clusters by their codes 0, 1, …
 
         Returns
         -------
@@ -367,9 +369,15 @@ class PreferenceIRL(Learner):
                                         f"{shown(label)}{ids.hint(comparisons.labels)}; see trajectories.ids")
             outcome, weight, cluster = (None if x is None else np.array(x) for x in
                                         (comparisons.outcome, comparisons.weight, comparisons.cluster))
-        orders = [] if rankings is None else [_order(ids, n, row) for n, row in enumerate(rankings)]
-        order_weight = np.ones(len(orders)) if ranking_weight is None else _weights(ranking_weight, len(orders))
-        order_cluster = None if ranking_cluster is None else label_vector("ranking_cluster", ranking_cluster, len(orders))
+        if isinstance(rankings, Rankings):
+            if ranking_weight is not None or ranking_cluster is not None:
+                raise InvalidInputError("Rankings bring their own weights and clusters: `ranking_weight` or `ranking_cluster` was given "
+                                        "too; pass them to Rankings.from_lists")
+            orders, order_weight, order_cluster = _ranked(ids, rankings), np.array(rankings.weight), rankings.cluster
+        else:
+            orders = [] if rankings is None else [_order(ids, n, row) for n, row in enumerate(rankings)]
+            order_weight = np.ones(len(orders)) if ranking_weight is None else _weights(ranking_weight, len(orders))
+            order_cluster = None if ranking_cluster is None else label_vector("ranking_cluster", ranking_cluster, len(orders))
         return _Answers(first.astype(np.int64), second.astype(np.int64), outcome, weight, cluster, orders, order_weight,
                         order_cluster)
 
@@ -661,7 +669,7 @@ class PreferenceIRL(Learner):
         ----------
         comparisons : Comparisons
         trajectories : Trajectories that they speak of; None for those of the fit
-        rankings : sequence of sequences of ids, the best first
+        rankings : as of :meth:`fit`
 
         Raises
         ------
@@ -1009,9 +1017,9 @@ def _accuracy(answers, returns):
     strength = answers.weight * np.abs(2.0 * answers.outcome - 1.0)
     right = 0.5 * (1.0 + np.sign(gap) * np.sign(answers.outcome - 0.5))
     total, good = float(strength.sum()), float(strength @ right)
-    for order, weight in zip(answers.orders, answers.order_weight):
+    for (order, stages), weight in zip(answers.orders, answers.order_weight):
         r = returns[order]
-        above, below = np.triu_indices(r.size, 1)
+        above, below = (side[np.triu_indices(r.size, 1)[0] < stages] for side in np.triu_indices(r.size, 1))
         good += weight * float(np.mean(0.5 * (1.0 + np.sign(r[above] - r[below]))))
         total += weight
     return good / total if total > 0 else None
@@ -1039,13 +1047,29 @@ def discounted_visits(model, trajectories, discount=None):
 def _order(ids, n, row):
     labels = label_vector(f"rankings[{n}]", row, mixed=True)
     found = ids.find(labels)
-    if (found < 0).any():
-        raise InvalidInputError(f"each item of `rankings` must be the id of a trajectory: ranking {n} names "
-                                f"{shown(labels[int(np.argmax(found < 0))])}{ids.hint(labels)}; see trajectories.ids")
+    _refuse_unknown(ids, found, labels, n)
     if found.size < 2 or np.unique(found).size < found.size:
         raise InvalidInputError(f"each ranking must order at least two different trajectories: ranking {n} is {list(row)!r}; "
                                 "leave it out, or each trajectory once")
-    return found
+    return found, found.size - 1
+
+
+def _refuse_unknown(ids, found, labels, n):
+    if (found < 0).any():
+        raise InvalidInputError(f"each item of `rankings` must be the id of a trajectory: ranking {n} names "
+                                f"{shown(labels[int(np.argmax(found < 0))])}{ids.hint(labels)}; see trajectories.ids")
+
+
+def _ranked(ids, rankings):
+    """Orders of Rankings; those that put nothing above anything say nothing."""
+    if rankings.has_ties:
+        raise InvalidInputError("rankings of trajectories must have no ties: these have; say it by comparisons with outcome 0.5")
+    place, orders = ids.find(rankings.labels), []
+    for n, (a, b) in enumerate(zip(rankings.offsets[:-1], rankings.offsets[1:])):
+        item = rankings.item[a:b]
+        _refuse_unknown(ids, place[item], rankings.labels[item], n)
+        orders.append((place[item], min(int(rankings.n_ranked[n]), item.size - 1)))
+    return orders
 
 
 def _weights(values, n):
