@@ -49,7 +49,7 @@ class Judge:
 
     def __init__(self, mdp):
         self.mdp, self.reward, self.start = mdp, mdp.reward_vector(mdp.reward, "pair"), mdp.initial_distribution
-        self.best = self.drives(fi.value_iteration(mdp, self.reward, "pair").policy)["return"]
+        self.best = self.drives(fi.value_iteration(mdp, self.reward, "pair").policy)
 
     def drives(self, policy):
         """Share of rides that arrive within 200 steps, and the mean return of a ride."""
@@ -64,31 +64,58 @@ class Judge:
         return {"arrived": float(weight @ self.mdp.terminal[state]), "return": total}
 
 
+WAYS = {"chosen by information": ("information", 10), "at random": ("random", 10), "at random, clips of random rides only": ("random", 0)}
+
+
 def main(n_queries=200, n_seeds=5):
-    env = gymnasium.make("Taxi-v3" if "Taxi-v3" in gymnasium.registry else "Taxi-v4")  # the same world: v4 is gymnasium's newer name
+    env = gymnasium.make("Taxi-v3" if "Taxi-v3" in gymnasium.registry else "Taxi-v4")  # the same world: v4 is the newer name
     mdp = fi.MDP.from_gymnasium(env, discount=0.97)
     judge = Judge(mdp)
-    true_reward = judge.reward
     mdp = mdp.with_features(describe(env, mdp), NAMES, features_on="pair")
     anywhere = np.where(mdp.terminal, 0.0, 1.0)  # clips begin in the middle of a ride
-    ways = {"chosen by information": ("information", 10), "at random": ("random", 10), "at random, of random rides": ("random", 0)}
     curves = {}
-    for name, (method, refresh) in ways.items():
+    for name, (method, refresh) in WAYS.items():
         runs = []
         for seed in range(n_seeds):
             learner = fi.PreferenceIRL(fi.LinearReward(l2=0.1), planner="hard")
-            person = fi.SimulatedLabeller(mdp, true_reward, temperature=4.0, indifference=0.5, seed=seed)
+            person = fi.SimulatedLabeller(mdp, judge.reward, temperature=6.0, indifference=0.5, seed=seed)
             found = fi.ask_and_learn(
                 learner, mdp, person, n_queries, seed, method=method, refresh=refresh, horizon=CLIP, n_candidates=40,
                 initial_distribution=anywhere / anywhere.sum(), evaluate=lambda one: judge.drives(one.policy()))
             runs.append([found.curve[measure] for measure in ("answers", "arrived", "return")])
         curves[name] = np.array(runs, float)
-        last = curves[name][:, 1:, -1].mean(axis=0)
-        print(f"{name:28s} after {n_queries} questions: {last[0]:6.1%} of rides arrive, mean return {last[1]:8.2f}")
-    print(f"{'the best policy':28s} {'':24s} 100.0% of rides arrive, mean return {judge.best:8.2f}")
-    print(found.learner.summary())
+        for asked in (n_queries // 2, n_queries):
+            arrived, total = curves[name][:, 1:, np.searchsorted(curves[name][0, 0], asked)].mean(axis=0)
+            print(f"{name:38s} {asked:4d} questions: {arrived:6.1%} of rides arrive, mean return {total:8.2f}")
+        if method == "information":
+            print(found.learner.summary())
+    print(f"{'the best policy':38s} {'':15s} {judge.best['arrived']:6.1%} of rides arrive, mean return {judge.best['return']:8.2f}")
     return curves, judge
 
 
+def draw(curves, judge, path="active_taxi.png"):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from fastirl.preference_plots import plot_curves
+
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.8))
+    for at, what, ax in ((1, "share of rides that arrive", axes[0]), (2, "mean return of a ride", axes[1])):
+        plot_curves({name: (runs[0, 0], runs[:, at]) for name, runs in curves.items()}, ax, band="quantile", level=0.8,
+                    xlabel="questions answered", ylabel=what, reference={"the best policy": judge.best[("arrived", "return")[at - 1]]})
+        handles, words, told = *ax.get_legend_handles_labels(), ax.get_legend().get_title().get_text()
+        ax.get_legend().remove()
+    figure.legend(handles, words, loc="lower center", ncol=4, fontsize=9, frameon=False)
+    figure.suptitle(f"Learning to drive a taxi from noisy answers: {told}", fontsize=10.5)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.savefig(path, dpi=130)
+    print(path)
+
+
 if __name__ == "__main__":
-    curves, judge = main(*map(int, sys.argv[1:]))
+    found = main(*map(int, sys.argv[1:]))
+    try:
+        draw(*found)
+    except ImportError:
+        print("no picture: matplotlib is not installed")

@@ -453,7 +453,7 @@ def ask_and_learn(learner, model, labeller, n_queries, seed, *, candidates=None,
     ensemble : int, bootstrap fits that are the belief instead of Laplace's posterior; needed where the reward is not linear
     max_pairs : as of :func:`choose_query`
     evaluate : callable (learner) -> dict of numbers, for the curve
-    evaluate_every : int, answers between two evaluations
+    evaluate_every : int; the curve has a row for the first fit, for each multiple of this many answers, and for the last
     checkpoint : path of a file to which each answer is written, a line of JSON. Run again with the same settings and seed, the
         answers are read back, nobody is asked twice, and the loop goes on: the same result, to the bit
     progress : True prints a line a fit to stderr; or a callable (n_answers, row of the curve or None)
@@ -632,7 +632,8 @@ class _Loop:
             self.comparisons = Comparisons.from_pairs(list(first), list(second), said)
             self.learner.fit(self.model, pool, self.comparisons)
             self.fitted = n
-        due = not self.curve or n - self.curve[-1]["answers"] >= (1 if last else self.evaluate_every)
+        before = self.curve[-1]["answers"] if self.curve else -1
+        due = before < 0 or n // self.evaluate_every > before // self.evaluate_every or last and n > before
         row = None
         if due:
             row = {"answers": n, "log likelihood": self.learner.log_likelihood_, "accuracy": self.learner.accuracy_}
