@@ -405,7 +405,7 @@ def test_a_constant_reward_is_unidentified_where_trajectories_are_equally_long()
     with warnings.catch_warnings():  # a prior speaks for it: no warning, but it is listed
         warnings.simplefilter("error")
         prior = fi.PreferenceIRL(fi.LinearReward(l2=0.5)).fit(mdp, trips, comparisons)
-    assert prior.unidentified_ == (("step",),) and "only by the prior" in str(prior.summary())
+    assert prior.unidentified_ == (("step",),) and "only by the penalty" in str(prior.summary())
     np.testing.assert_allclose(prior.standard_errors()[3], 1 / np.sqrt(0.5), rtol=1e-9)
     unequal = drawn(mdp)
     phi = np.asarray(_visits(mdp, unequal, None)[0] @ mdp.features)

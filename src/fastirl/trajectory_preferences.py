@@ -39,6 +39,8 @@ _COVARIANCES = ("hessian", "robust", "clustered")
 _MANY = 2_000  # free parameters beyond which no Hessian is formed
 _NAMED = 500  # and beyond which directions that comparisons cannot tell are not looked for
 _SHOWN = 100  # parameters that a summary lists
+_DENSE = 10**8  # entries of differences that are kept dense, where they are no sparser than 1 in 20
+_LISTED = 10  # unidentified directions that a summary lists
 _STILL = 1e-4  # log odds that the last Newton step may still move: beyond it a maximum need not exist
 
 
@@ -464,13 +466,14 @@ class PreferenceIRL(Learner):
                           ConvergenceWarning, stacklevel=4)
         if (self._bound.l1 + self._bound.l2)[self._free].all():
             return
-        for names, why in zip(self.unidentified_, self.reasons_):
-            if not self._penalised(names):
-                what = f"the weight of {names[0]!r}" if len(names) == 1 else (
-                    f"the weights of {', '.join(map(repr, names[:8]))}{', …' * (len(names) > 8)} apart from each other")
-                warnings.warn(f"the comparisons do not identify {what}: {why}; hold one with "
-                              "LinearReward(fixed={name: value}), leave it out, or pass a prior (l2)", IdentificationWarning,
-                              stacklevel=4)
+        left = [(names, why) for names, why in zip(self.unidentified_, self.reasons_) if not self._penalised(names)]
+        for names, why in left[:3]:
+            what = f"the weight of {names[0]!r}" if len(names) == 1 else (
+                f"the weights of {', '.join(map(repr, names[:8]))}{', …' * (len(names) > 8)} apart from each other")
+            more = f" ({len(left) - 3} more directions are listed in unidentified_)" * (len(left) > 3 and names == left[2][0])
+            warnings.warn(f"the comparisons do not identify {what}: {why}{more}; hold one with "
+                          "LinearReward(fixed={name: value}), leave it out, or pass a prior (l2)", IdentificationWarning,
+                          stacklevel=4)
 
     def _unidentified(self):
         # found when asked for: under a prior it is of interest, and costs more than the fit
@@ -490,9 +493,9 @@ class PreferenceIRL(Learner):
         return self._unidentified()[1]
 
     def _penalised(self, names):
-        """Whether a penalty speaks for all of these parameters."""
+        """Whether a penalty speaks for a direction: one that moves any penalised parameter pays for it."""
         penalty = dict(zip(self.parameter_names_, self._bound.l1 + self._bound.l2))
-        return all(penalty[name] > 0 for name in names)
+        return any(penalty[name] > 0 for name in names)
 
     # -- inference
 
@@ -722,8 +725,9 @@ class PreferenceIRL(Learner):
             + (f", {self.n_clusters_:,} clusters" if kind == "clustered" else "") if known
             else f"no standard errors: {self._no_errors}",
             f"{'converged' if self.converged_ else 'NOT converged'} in {self.n_iter_} iterations: {self.message_}",
-            *[f"NOT identified by comparisons{', only by the prior' * self._penalised(names)}: {', '.join(names[:8])}"
-              f"{', …' * (len(names) > 8)} ({why})" for names, why in zip(self.unidentified_, self.reasons_)],
+            *[f"NOT identified by comparisons{', only by the penalty' * self._penalised(names)}: {', '.join(names[:8])}"
+              f"{', …' * (len(names) > 8)} ({why})" for names, why in list(zip(self.unidentified_, self.reasons_))[:_LISTED]],
+            *([f"and {len(self.unidentified_) - _LISTED} more"] if len(self.unidentified_) > _LISTED else []),
         ]
         top = np.arange(self.coef_.size)
         if top.size > _SHOWN:
@@ -809,8 +813,10 @@ class _Linear:
         d = choices.difference
         self.offset = d @ (whole @ bound.held)
         self.rows = _cleaned(d @ self.design, abs(d) @ abs(self.design))
-        if sparse.issparse(self.rows) and self.rows.shape[1] <= 200:
-            self.rows = self.rows.toarray()
+        if sparse.issparse(self.rows):
+            size = self.rows.shape[0] * self.rows.shape[1]
+            if self.rows.shape[1] <= 50 or 20 * self.rows.nnz > size and size <= _DENSE:
+                self.rows = self.rows.toarray()
         self.squares = _columns(self.rows)
         mean = self.squares / max(self.rows.shape[0], 1)
         self.scale = np.where(mean > 0, np.sqrt(mean), 1.0)
