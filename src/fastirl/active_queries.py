@@ -199,7 +199,7 @@ def query_values(learner, candidates, first, second, method="information"):
 
     References
     ----------
-    Sadigh, Dragan, Sastry, Seshia (2017), Active preference-based learning of reward functions, RSS, section IV; Christiano
+    Sadigh, Dragan, Sastry, Seshia (2017), Active preference-based learning of reward functions, RSS; Christiano
     et al. (2017), NIPS; Houlsby, Huszár, Ghahramani, Lengyel (2011), Bayesian active learning for classification and
     preference learning.
     """

@@ -255,7 +255,7 @@ class PreferenceIRL(Learner):
     References
     ----------
     Christiano, Leike, Brown, Martic, Legg, Amodei (2017), Deep reinforcement learning from human preferences, NIPS, section
-    2.2.1; Ng, Harada, Russell (1999), Policy invariance under reward transformations (potentials); Albert and Anderson
+    2.2.3; Ng, Harada, Russell (1999), Policy invariance under reward transformations (potentials); Albert and Anderson
     (1984), Biometrika 71 (separation).
     """
 
