@@ -1,6 +1,7 @@
 """Receding horizon inverse planning: soft choices for H steps, the best way from there (Barnes et al. 2024)."""
 
 import math
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -176,7 +177,7 @@ class RecedingHorizonIRL(Learner):
         if isinstance(model, MDP):
             self._policy = plans.policy()
         if not self.converged_:
-            warnings.warn(f"the fit did not converge: {self.message_}; raise tol or max_iter", ConvergenceWarning, stacklevel=4)
+            warn(f"the fit did not converge: {self.message_}; raise tol or max_iter", ConvergenceWarning)
         return self
 
     def _fit_maxent(self, model, trajectories):
