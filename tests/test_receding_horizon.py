@@ -234,3 +234,17 @@ def test_positive_rewards_on_roads_are_named():
     with pytest.raises(fi.DivergenceError, match="must not be positive"):
         fi.RecedingHorizonIRL(2, start=[1.0, 0.0]).fit(net, trips)
     assert _LEAST > 0
+
+
+def test_a_held_cost_leaves_room_for_a_gain():
+    """Arcs cost at least 1 held, so that what they offer besides may weigh up to that: the weight is found, not cut at 0."""
+    graph = small.grid(side=4, cost=1.5, noise=0.5, seed=3)
+    rng = np.random.default_rng(0)
+    features = np.column_stack([-graph.utility, rng.random(graph.tail.size) < 0.3])
+    net = graph.net(features, feature_names=["cost", "scenic"])
+    trips = small.simulated(net, features @ [-1.0, 0.8], rng, 300, pairs=6)
+    for backups in (1, 4):
+        held = fi.RecedingHorizonIRL(backups, fi.LinearReward(fixed={"cost": -1.0})).fit(net, trips)
+        slope = _OnRoads(net, net.match(trips), backups, 1).at(net.features @ held.coef_)[1]
+        assert held.converged_ and held.coef_[1] > 0.3
+        assert abs(net.features[:, 1] @ slope) <= 1e-5 * abs(held.log_likelihood_)

@@ -146,8 +146,7 @@ class RecedingHorizonIRL(Learner):
         if not isinstance(model, MDP) and bound.linear and not bound.l1.any() and theta.size <= _FEW:
             # no arc may gain: a condition each on the weights
             rows = model.features.toarray() if sparse.issparse(model.features) else model.features
-            found = climb_within(lambda theta: evaluate(theta, within=False), theta, rows[:, free],
-                                 np.minimum(-rows @ bound.held, 0.0) if (~free).any() else np.zeros(model.n_arcs), **limits)
+            found = climb_within(lambda theta: evaluate(theta, within=False), theta, rows[:, free], -(rows @ bound.held), **limits)
         else:
             found = climb(evaluate, theta, l1=bound.l1[free], **limits)
         self.coef_ = bound.held.copy()
