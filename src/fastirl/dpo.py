@@ -257,9 +257,8 @@ class DPO(Learner):
         margin = self.beta * problem.margin(z)
         self.slope_ = float(np.max(np.abs(problem.gradient(z)) / per_slot, initial=0.0))
         # at a finite optimum a label that is met to 1e-6 has another that pulls the other way
-        far = _RUNAWAY / 4 if self.slope_ <= self.tol else _RUNAWAY / 8
-        sure = (np.abs(margin) > far) & (np.where(margin > 0, loss.rest, loss.target) <= 0)
-        if self.loss == "sigmoid" and sure.any():
+        sure = problem.met(z, _RUNAWAY / 4 if self.slope_ <= self.tol else _RUNAWAY / 8)
+        if sure.any():
             at = int(np.argmax(np.where(sure, np.abs(margin), 0.0)))
             a, b = (first, second) if margin[at] > 0 else (second, first)
             raise NoFiniteOptimumError(
@@ -521,6 +520,12 @@ class _Softmax:
         pull = self.apart.T @ self.loss.slope(self.apart @ log)
         return pull - chance * self.slots.sums(pull)
 
+    def met(self, z, far):
+        """(n,) bool: which margins are beyond `far` on the side for which all labels speak."""
+        margin = self.loss.beta * self.margin(z)
+        against = np.where(margin > 0, self.loss.rest, self.loss.target)
+        return (np.abs(margin) > far) & (against <= 0) if self.loss.kind == "sigmoid" else np.zeros(margin.size, bool)
+
     def hessian_times(self, z, v):
         slots = self.slots
         log = z - slots.log_mass(z)
@@ -546,15 +551,28 @@ class _Softmax:
 
     def solve(self, tol, per_slot, max_iter):
         """(z, steps): Newton steps from the reference, along |eigenvalues| where the loss is not convex."""
-        z, n_iter = np.zeros(self.slots.size), 0
+        z, n_iter, away = np.zeros(self.slots.size), 0, 0
+
+        def runs_away(z):
+            # five steps in a row: one may only overshoot
+            nonlocal away
+            away = away + 1 if self.met(z, _RUNAWAY / 4).any() else 0
+            return away == 5
+
+        def look(z):
+            if runs_away(z):
+                raise StopIteration
+
         if self.slots.size > _DENSE:
             found = optimize.minimize(self.value, z, jac=self.gradient, hessp=self.hessian_times, method="trust-ncg",
+                                      callback=look,
                                       options={"gtol": 1e-7 * float(np.median(per_slot)), "maxiter": max_iter})
             z, n_iter = found.x, int(found.nit)
         value, stalled = self.value(z), 0
         while True:
             slope = self.gradient(z)
-            if np.max(np.abs(slope) / per_slot, initial=0.0) <= 1e-3 * tol or n_iter >= max_iter:
+            done = np.max(np.abs(slope) / per_slot, initial=0.0) <= 1e-3 * tol
+            if done or n_iter >= max_iter or away >= 5 or runs_away(z):
                 return z, n_iter
             move = self._step(z, slope, float(per_slot.max(initial=0.0)))
             move *= min(1.0, _STRIDE * max(1.0, 1 / self.loss.beta) / max(float(np.abs(move).max()), 1e-300))
