@@ -10,7 +10,7 @@ import small_networks as small
 
 import fastirl as fi
 from fastirl.ascent import Checkpoint, climb
-from fastirl.domains import objectworld
+from fastirl.domains import gridworld, objectworld
 from fastirl.exceptions import InvalidInputError
 from fastirl.objectives import ProcessObjective, RouteObjective
 from fastirl.process_likelihood import match_steps
@@ -191,6 +191,26 @@ def test_a_fit_with_free_parameters_is_saved_and_loaded(road, tmp_path):
     assert again.reward == reward and isinstance(again.reward, fi.SumReward)
     np.testing.assert_array_equal(again.reward_, model.reward_)
     assert again.score(trips) == model.score(trips) and str(again.summary()) == str(model.summary())
+
+
+def test_a_fit_on_an_mdp_is_loaded_with_its_model(tmp_path):
+    world = gridworld(3, 0.2, 0.9)
+    trips = fi.sample_trajectories(world.mdp, None, 20, np.random.default_rng(2), horizon=6,
+                                   initial_distribution=world.initial_distribution)
+    # a bound of −inf is none, in JSON too
+    model = fi.MaxEntIRL(fi.FreeReward(l2=0.5, lowest=-np.inf, highest=np.float64(2.0))).fit(world.mdp, trips)
+    model.save(tmp_path / "fit.json")
+    again = fi.MaxEntIRL.load(tmp_path / "fit.json", world.mdp)
+    assert again.score(trips) == model.score(trips) and again.reward.highest == 2.0
+    np.testing.assert_array_equal(again.policy(), model.policy())
+    for wrong in (world.mdp.with_features(np.ones((45, 1)), ["one"], features_on="pair"), "net"):
+        with pytest.raises(InvalidInputError):
+            fi.MaxEntIRL.load(tmp_path / "fit.json", wrong)
+    with pytest.raises(InvalidInputError, match="`general` must be a MaxEntIRL"):
+        model.likelihood_ratio_test(3)
+    for wrong in ("much", np.nan, None):
+        with pytest.raises(InvalidInputError, match="`goal_reward`"):
+            gridworld(3, goal_reward=wrong)
 
 
 # --- networks of PyTorch

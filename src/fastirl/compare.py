@@ -134,7 +134,7 @@ def compare_learners(learners, model, trajectories, *, folds=3, rng=None, length
         raise InvalidInputError(f"`learners` must map names to learners: got {type(learners).__name__} of {len(learners)}; pass "
                                 "{'MaxEnt': MaxEntIRL(), …}")
     for name, learner in learners.items():
-        if not (hasattr(learner, "fit") and hasattr(learner, "score")):
+        if isinstance(learner, type) or not (hasattr(learner, "fit") and hasattr(learner, "score")):
             raise InvalidInputError(f"each learner must have fit and score: {name!r} is a {type(learner).__name__}; pass an instance")
     if road and true_reward is not None:
         raise InvalidInputError("`true_reward` goes with an MDP: on a road network values are those of a pair; leave it out")
@@ -176,10 +176,10 @@ def _mean(values):
 def _folds(trajectories, folds, rng):
     if isinstance(trajectories, Trajectories):
         if rng is None:
-            raise InvalidInputError("`rng` must be given where folds are to be cut: pass numpy.random.default_rng(seed), or a list of "
-                                    "(train, test) pairs")
+            raise InvalidInputError("`rng` must be given where folds are to be cut: got None; pass numpy.random.default_rng(seed), "
+                                    "or a list of (train, test) pairs")
         return list(trajectories.folds(whole_number("folds", folds, lower=2), rng))
-    parts = list(trajectories)
+    parts = list(trajectories) if isinstance(trajectories, (list, tuple)) else [trajectories]
     for at, part in enumerate(parts):
         if not (isinstance(part, (tuple, list)) and len(part) == 2 and all(isinstance(x, Trajectories) for x in part)):
             raise InvalidInputError(f"`trajectories` must be Trajectories or (train, test) pairs of them: entry {at} is neither; "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from ._validation import one_of, positive_number, whole_number
+from ._validation import float_vector, one_of, positive_number, whole_number
 from .exceptions import InvalidInputError
 from .mdp import MDP
 
@@ -76,7 +76,7 @@ def gridworld(side=8, wind=0.3, discount=0.9, goal_reward=1.0):
     n = side * side
     mdp = MDP(_windy_moves(side, wind), discount).with_features(sparse.eye_array(n, format="csr"), features_on="state")
     reward = np.zeros(n)
-    reward[-1] = goal_reward
+    reward[-1] = float_vector("goal_reward", [goal_reward])[0]
     return Domain(mdp, reward, np.full(n, 1.0 / n), (side, side))
 
 

@@ -567,6 +567,8 @@ class MaxEntIRL:
         numbers, steps and weights. It is no test where a restriction lies on an edge, nor with clustered trips.
         """
         self._require_fit()
+        if not isinstance(general, MaxEntIRL):
+            raise InvalidInputError(f"`general` must be a MaxEntIRL: got {type(general).__name__}; fit the general model to the same trips")
         general._require_fit()
         degrees = int(general.free_.sum() - self.free_.sum())
         if degrees < 1:
@@ -1112,7 +1114,7 @@ class MaxEntIRL:
         Parameters
         ----------
         path : str or path of the file
-        net : RoadNetwork with the fit's features, optional; without it each call that needs a network takes one as net=
+        net : RoadNetwork (or MDP) with the fit's features, optional; without it each call that needs one takes it as net= or model=
         reward : needed where the fit's was a TorchReward, whose module is not in the file
 
         Returns
@@ -1145,7 +1147,7 @@ class MaxEntIRL:
             ) from None
         if net is not None:
             model.net_ = net
-            model._net(None)
+            model._process(None) if model._of_process else model._net(None)
         return model
 
     @classmethod

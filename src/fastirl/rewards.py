@@ -413,6 +413,9 @@ def to_saved(reward):
     for kind, cls in _SAVED.items():
         if isinstance(reward, cls):
             values = {name: getattr(reward, name) for name in cls.__dataclass_fields__}
+            for name in ("lowest", "highest"):
+                if name in values and values[name] is not None:
+                    values[name] = float(values[name]) if np.isfinite(values[name]) else None
             if "bounds" in values:
                 values["bounds"] = {name: [None if np.isinf(x) else x for x in pair] for name, pair in reward.bounds.items()}
             return {"kind": kind, **values}
