@@ -64,7 +64,8 @@ class Judge:
         return {"arrived": float(weight @ self.mdp.terminal[state]), "return": total}
 
 
-WAYS = {"chosen by information": ("information", 10), "at random": ("random", 10), "at random, clips of random rides only": ("random", 0)}
+WAYS = {"chosen by information": ("information", 10), "at random": ("random", 10),
+        "at random, clips of random rides only": ("random", 0)}
 
 
 def main(n_queries=200, n_seeds=5):
@@ -89,7 +90,8 @@ def main(n_queries=200, n_seeds=5):
             print(f"{name:38s} {asked:4d} questions: {arrived:6.1%} of rides arrive, mean return {total:8.2f}")
         if method == "information":
             print(found.learner.summary())
-    print(f"{'the best policy':38s} {'':15s} {judge.best['arrived']:6.1%} of rides arrive, mean return {judge.best['return']:8.2f}")
+    best = judge.best
+    print(f"{'the best policy':38s} {'':15s} {best['arrived']:6.1%} of rides arrive, mean return {best['return']:8.2f}")
     return curves, judge
 
 
@@ -102,8 +104,9 @@ def draw(curves, judge, path="active_taxi.png"):
 
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.8))
     for at, what, ax in ((1, "share of rides that arrive", axes[0]), (2, "mean return of a ride", axes[1])):
+        best = judge.best["arrived" if at == 1 else "return"]
         plot_curves({name: (runs[0, 0], runs[:, at]) for name, runs in curves.items()}, ax, band="quantile", level=0.8,
-                    xlabel="questions answered", ylabel=what, reference={"the best policy": judge.best[("arrived", "return")[at - 1]]})
+                    xlabel="questions answered", ylabel=what, reference={"the best policy": best})
         handles, words, told = *ax.get_legend_handles_labels(), ax.get_legend().get_title().get_text()
         ax.get_legend().remove()
     figure.legend(handles, words, loc="lower center", ncol=4, fontsize=9, frameon=False)

@@ -5,6 +5,7 @@ Oracles: mpmath's quadrature, the posterior on a grid of weights added up by bru
 
 import json
 import warnings
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -64,7 +65,8 @@ def test_normal_integrals_are_those_of_high_precision(spread):
             exact = [over(lambda d: 1 / (1 + mpmath.exp(-d))), over(lambda d: (1 + mpmath.exp(-d))**-2), over(entropy),
                      over(lambda d: 1 - mpmath.exp(min(d, 0)))]
             one = np.array([mean]), np.array([spread])
-            np.testing.assert_allclose([*queries._normal_moments(*one)[:, 0], queries._normal_removed(*one)[0]], exact, atol=1e-11)
+            found = [*queries._normal_moments(*one)[:, 0], queries._normal_removed(*one)[0]]
+            np.testing.assert_allclose(found, exact, atol=1e-11)
 
 
 def test_values_are_those_of_the_posterior_added_up_on_a_grid(fitted):
@@ -311,6 +313,25 @@ def test_users_candidates_and_proposals_keep_their_kind_of_names():
     assert set("abcdef") < set(found.trajectories.ids.tolist()) and len(found.trajectories) > 6
 
 
+def test_names_may_be_tuples(tmp_path):
+    mdp = world()
+    names = [("ride", i) for i in range(5)]
+    for _ in range(2):
+        found = loop(mdp, 6, candidates=drawn(mdp, 5, ids=names), refresh=0, checkpoint=tmp_path / "answers.jsonl")
+        assert len(found.comparisons) == 6 and found.queries["first"][0] in names
+
+
+def test_a_taxi_is_driven_by_what_answers_say(monkeypatch):
+    """The example, cut short: enough that what it says of its pieces is true."""
+    pytest.importorskip("gymnasium")
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "examples"))
+    taxi = pytest.importorskip("active_taxi")
+    monkeypatch.setattr(taxi, "WAYS", {"chosen by information": ("information", 10)})
+    curves, judge = taxi.main(90, 1)
+    assert judge.best["arrived"] > 1 - 1e-9
+    assert curves["chosen by information"][0, 1, -1] > 0.95
+
+
 def test_a_module_is_asked_about_by_an_ensemble():
     torch = pytest.importorskip("torch")
     mdp = world()
@@ -320,8 +341,8 @@ def test_a_module_is_asked_about_by_an_ensemble():
         loop(mdp, 8, learner=fi.PreferenceIRL(fi.TorchReward(module, l2=0.1)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", fi.ConvergenceWarning)  # fifteen steps do for what is tested here
-        found = loop(mdp, 8, learner=fi.PreferenceIRL(fi.TorchReward(module, l2=0.1), max_iter=15), ensemble=2, refresh=5, batch=2,
-                     method="disagreement", n_plans=2)
+        found = loop(mdp, 8, learner=fi.PreferenceIRL(fi.TorchReward(module, l2=0.1), max_iter=15), ensemble=2, refresh=5,
+                     batch=2, method="disagreement", n_plans=2)
     assert len(found.comparisons) == 8 and len(found.trajectories) > 12
 
 

@@ -370,7 +370,8 @@ def test_clusters_of_one_are_robust_and_repeating_an_answer_in_its_cluster_adds_
     alone = fi.Comparisons.from_pairs(first, second, mu, cluster=np.arange(mu.size))
     learner = fi.PreferenceIRL().fit(mdp, trips, alone)
     np.testing.assert_allclose(learner.covariance("clustered"), learner.covariance("robust"), rtol=1e-10)
-    thrice = fi.Comparisons.from_pairs(np.tile(first, 3), np.tile(second, 3), np.tile(mu, 3), cluster=np.tile(np.arange(mu.size), 3))
+    thrice = fi.Comparisons.from_pairs(np.tile(first, 3), np.tile(second, 3), np.tile(mu, 3),
+                                       cluster=np.tile(np.arange(mu.size), 3))
     repeated = fi.PreferenceIRL().fit(mdp, trips, thrice)
     np.testing.assert_allclose(repeated.covariance("clustered"), learner.covariance("robust"), rtol=1e-8)
     with pytest.raises(InvalidInputError, match="cluster"):
@@ -534,7 +535,8 @@ def test_wrong_input_is_named(case, call, message):
 def test_the_policy_is_that_of_the_learned_reward(case):
     mdp, trips, _, comparisons, *_ = case
     soft = fi.PreferenceIRL(temperature=0.5).fit(mdp, trips, comparisons)
-    np.testing.assert_allclose(soft.policy(), fi.soft_value_iteration(mdp, mdp.features @ soft.coef_, "pair", temperature=0.5).policy)
+    planned = fi.soft_value_iteration(mdp, mdp.features @ soft.coef_, "pair", temperature=0.5)
+    np.testing.assert_allclose(soft.policy(), planned.policy)
     hard = fi.PreferenceIRL(planner="hard", horizon=4).fit(mdp, trips, comparisons)
     np.testing.assert_array_equal(hard.policy(), fi.value_iteration(mdp, hard.reward_, "pair", horizon=4).policy)
     assert soft.visitation().state.shape == (mdp.n_states,)

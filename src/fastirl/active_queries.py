@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr, ndtr
 
-from ._validation import LabelIndex, one_of, plain, positive_number, shown, whole_number
+from ._validation import LabelIndex, label_vector, one_of, plain, positive_number, shown, whole_number
 from .ascent import checked_path, fingerprint
 from .comparisons import Comparisons
 from .exceptions import InvalidInputError
@@ -26,7 +26,8 @@ from .tables import Table
 from .trajectories import Trajectories
 from .trajectory_preferences import PreferenceIRL, discounted_visits
 
-__all__ = ["ActiveLearning", "PromptLabeller", "QueryChoice", "SimulatedLabeller", "ask_and_learn", "choose_query", "query_values"]
+__all__ = ["ActiveLearning", "PromptLabeller", "QueryChoice", "SimulatedLabeller", "ask_and_learn", "choose_query",
+           "query_values"]
 
 METHODS = ("information", "volume", "disagreement", "random")
 _LOG_2 = math.log(2.0)
@@ -34,6 +35,10 @@ _HERMITE = np.polynomial.hermite_e.hermegauss(48)
 _LEGENDRE = np.polynomial.legendre.leggauss(64)
 _REACH = 40.0  # beyond it the logistic is a step, to rounding
 _CHUNK = 4_096
+
+
+class _NoPairLeft(InvalidInputError):
+    """Nothing new to ask."""
 
 
 # -- what a query is worth ---------------------------------------------------------------------------
@@ -162,8 +167,8 @@ def _belief(learner, candidates):
         return _Normal(learner, candidates)
     learners = list(learner) if isinstance(learner, (list, tuple)) else []
     if len(learners) < 2 or not all(isinstance(one, PreferenceIRL) for one in learners):
-        raise InvalidInputError(f"`learner` must be a fitted PreferenceIRL, or a list of at least two: got {shown(learner)}; make "
-                                "an ensemble by learner.bootstrap(n, rng)")
+        raise InvalidInputError(f"`learner` must be a fitted PreferenceIRL, or a list of at least two: got {shown(learner)}; "
+                                "make an ensemble by learner.bootstrap(n, rng)")
     return _Ensemble(learners, candidates)
 
 
@@ -217,7 +222,7 @@ class QueryChoice:
     Attributes
     ----------
     first, second : (n,) ids of the candidates
-    value : (n,) what each was worth when it was chosen; NaN is never there: 0 of random ones
+    value : (n,) what each was worth when it was chosen; 0 of those chosen at random
     method : str
     n_considered : int, pairs among which they were chosen
     """
@@ -237,8 +242,8 @@ def choose_query(learner, candidates, method="information", *, n=1, asked=(), ma
     learner : as of :func:`query_values`
     candidates : Trajectories
     method : "information", "volume", "disagreement" or "random"
-    n : int, how many pairs. Of a posterior each further one is chosen as though those before had been answered, by the curvature that
-        their answers are expected to add; of an ensemble the further ones share no trajectory with those before
+    n : int, how many pairs. Of a posterior each further one is chosen as though those before had been answered, by the
+        curvature that their answers are expected to add; of an ensemble the further ones share no trajectory with those before
     asked : iterable of (id, id), pairs that are not asked again, in either order
     max_pairs : int; where there are more, as many are drawn at random
     rng : numpy.random.Generator, for "random" and where pairs are drawn
@@ -274,14 +279,14 @@ def choose_query(learner, candidates, method="information", *, n=1, asked=(), ma
     if asked:
         ids = LabelIndex(candidates.ids, "candidates")
         pairs = list(asked)
-        done = [ids.find(np.array([pair[side] for pair in pairs], dtype=candidates.ids.dtype)) for side in (0, 1)]
+        done = [ids.find(label_vector("asked", [pair[side] for pair in pairs])) for side in (0, 1)]
         known = (done[0] >= 0) & (done[1] >= 0)
         low, high = np.minimum(*done)[known], np.maximum(*done)[known]
         keep &= ~np.isin(first * size + second, low * size + high)
     first, second = first[keep], second[keep]
     if not first.size:
-        raise InvalidInputError(f"a pair must be left to ask about: none of {total:,} is new and differs in its features; pass "
-                                "more candidates")
+        raise _NoPairLeft(f"a pair must be left to ask about: none of {total:,} is new and differs in its features; pass more "
+                          "candidates")
     chosen, values, considered = [], [], first.size
     if method == "random":
         chosen = list(rng.permutation(first.size)[:n])
@@ -436,8 +441,8 @@ def ask_and_learn(learner, model, labeller, n_queries, seed, *, candidates=None,
     ----------
     learner : PreferenceIRL with a penalty l2 (a prior: a few answers are always separated); it is fitted in place
     model : MDP or RoadNetwork
-    labeller : callable (Trajectory, Trajectory) -> μ in [0, 1] (1: the first is better), or None for no answer; StopIteration ends the
-        loop. See :class:`SimulatedLabeller` and :class:`PromptLabeller`
+    labeller : callable (Trajectory, Trajectory) -> μ in [0, 1] (1: the first is better), or None for no answer; StopIteration
+        ends the loop. See :class:`SimulatedLabeller` and :class:`PromptLabeller`
     n_queries : int, questions in all
     seed : int, of everything that is drawn here
     candidates : Trajectories to begin with; on an MDP by default `n_candidates` of the uniform policy
@@ -485,8 +490,8 @@ class _Loop:
                                     "PreferenceIRL(LinearReward(l2=0.1)), say")
         bound = learner.reward.bind(model)
         if not (bound.l2[bound.free] > 0).all():
-            raise InvalidInputError("the learner's reward must have a prior on every weight, as a few answers are always separated: "
-                                    f"{learner.reward!r} has not; pass l2=0.1, say")
+            raise InvalidInputError("the learner's reward must have a prior on every weight, as a few answers are always "
+                                    f"separated: {learner.reward!r} has not; pass l2=0.1, say")
         for name, function in (("labeller", labeller), ("propose", propose), ("evaluate", evaluate)):
             if not (callable(function) or function is None and name != "labeller"):
                 raise InvalidInputError(f"`{name}` must be callable: got {type(function).__name__}; pass a function")
@@ -568,9 +573,7 @@ class _Loop:
                     query = self._at_random(pool, asked, max(n, 1))
                 else:
                     query = choose_query(believed, pool, self.method, n=n, asked=asked, max_pairs=self.max_pairs, rng=self.rng)
-            except InvalidInputError as error:
-                if "left to ask about" not in str(error):
-                    raise
+            except _NoPairLeft:
                 stopped = "no pair left"
                 break
             try:
@@ -588,13 +591,13 @@ class _Loop:
                 since_plan = 0
                 pool = self._renewed(pool, believed)
         if not self.answers:
-            raise InvalidInputError(f"at least one question must be answered: none of {len(self.rows)} was ({stopped}); ask more, or "
-                                    "pass candidates that differ")
+            raise InvalidInputError(f"at least one question must be answered: none of {len(self.rows)} was ({stopped}); ask "
+                                    "more, or pass candidates that differ")
         self._fit(pool, last=True)
         return self._result(pool, stopped)
 
     def _at_random(self, pool, asked, n):
-        """Before there is a fit: the first of a learner that believes nothing tells which pairs differ."""
+        """Pairs that differ in what they visit, before there is a fit."""
         visits = discounted_visits(self.model, pool, self.learner.discount)
         size, done = len(pool), {frozenset(pair) for pair in asked}
         found = []
@@ -607,7 +610,7 @@ class _Loop:
                 if len(found) == n:
                     break
         if not found:
-            raise InvalidInputError("a pair must be left to ask about: none was found; pass more candidates")
+            raise _NoPairLeft("a pair must be left to ask about: none was found; pass more candidates")
         first, second = np.array(found).T
         return QueryChoice(pool.ids[first], pool.ids[second], np.zeros(len(found)), "random", size * (size - 1) // 2)
 
@@ -666,8 +669,7 @@ class _Loop:
 
 
 def _trip(pool, label):
-    at = int(LabelIndex(pool.ids, "candidates").find(np.array([label], dtype=pool.ids.dtype))[0])
-    return pool[at]
+    return pool[int(LabelIndex(pool.ids, "candidates").find(label_vector("ids", [label]))[0])]
 
 
 def _outcome(said, first, second):
@@ -697,10 +699,11 @@ class _Answers:
         except ValueError:
             kept = [{}]
         if not kept or not isinstance(kept[0], dict) or kept[0].get("format") != head["format"]:
-            raise InvalidInputError(f"`checkpoint` must be a file of answers: {self.path!r} is another; name one that does not exist yet")
+            raise InvalidInputError(f"`checkpoint` must be a file of answers: {self.path!r} is another; name one that does "
+                                    "not exist yet")
         if kept[0] != head:
-            raise InvalidInputError(f"a checkpoint must belong to the same loop: {self.path!r} is of another model, seed or settings; "
-                                    "use those, or name another file")
+            raise InvalidInputError(f"a checkpoint must belong to the same loop: {self.path!r} is of another model, seed or "
+                                    "settings; use those, or name another file")
         if lines[-1]:  # cut short by a kill
             with open(self.path, "w", encoding="utf-8") as file:
                 file.write("\n".join([*lines[:-1], ""]))
@@ -711,10 +714,10 @@ class _Answers:
         if self.at >= len(self.found):
             return None
         row = self.found[self.at]
-        if (row["first"], row["second"]) != (first, second):
-            raise InvalidInputError(f"answers must be to the questions of this loop: answer {self.at} is about {row['first']!r} and "
-                                    f"{row['second']!r}, asked was {first!r} and {second!r} (another version, or another machine); "
-                                    "fit to them with PreferenceIRL, and begin a new file")
+        if [row["first"], row["second"]] != json.loads(json.dumps([first, second])):
+            raise InvalidInputError(f"answers must be to the questions of this loop: answer {self.at} is about {row['first']!r} "
+                                    f"and {row['second']!r}, asked was {first!r} and {second!r} (another version, or another "
+                                    "machine); fit to them with PreferenceIRL, and begin a new file")
         self.at += 1
         return row
 

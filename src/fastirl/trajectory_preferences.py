@@ -304,7 +304,7 @@ class PreferenceIRL(Learner):
 
         Raises
         ------
-        InvalidInputError : nothing to learn from, a label that is no trajectory, features that the reward needs and that are absent
+        InvalidInputError : nothing to learn from, a label that is no trajectory, a reward whose features are absent
         InvalidTripError : a trajectory that the model cannot make
         SeparationError : weights exist that order all comparisons without a fault, and no penalty holds them back
 
@@ -341,7 +341,8 @@ class PreferenceIRL(Learner):
             raise InvalidInputError(f"`model` must be an MDP or a RoadNetwork: got {type(model).__name__}; build one")
         if isinstance(model, RoadNetwork):
             if callable(model.features):
-                raise InvalidInputError("features must not depend on the group: these are a callable; pass net.with_features(X, names)")
+                raise InvalidInputError("features must not depend on the group: these are a callable; pass net.with_features(X, "
+                                        "names)")
             if self.horizon is not None:
                 raise InvalidInputError(f"`horizon` goes with an MDP: got {self.horizon} on a road network; leave it out")
         # a loop of questions fits again and again to the same ones
@@ -373,8 +374,8 @@ class PreferenceIRL(Learner):
                                         (comparisons.outcome, comparisons.weight, comparisons.cluster))
         if isinstance(rankings, Rankings):
             if ranking_weight is not None or ranking_cluster is not None:
-                raise InvalidInputError("Rankings bring their own weights and clusters: `ranking_weight` or `ranking_cluster` was given "
-                                        "too; pass them to Rankings.from_lists")
+                raise InvalidInputError("Rankings bring their own weights and clusters: `ranking_weight` or `ranking_cluster` was "
+                                        "given too; pass them to Rankings.from_lists")
             orders, order_weight, order_cluster = _ranked(ids, rankings), np.array(rankings.weight), rankings.cluster
         else:
             orders = [] if rankings is None else [_order(ids, n, row) for n, row in enumerate(rankings)]
@@ -390,8 +391,8 @@ class PreferenceIRL(Learner):
             return start[bound.free]
         start = np.asarray(self.start, float)
         if start.shape != (n,) or not np.isfinite(start).all():
-            raise InvalidInputError(f"`start` must have a finite number for each of the {n} free weights: got shape {start.shape}; "
-                                    "leave it out to begin at 0")
+            raise InvalidInputError(f"`start` must have a finite number for each of the {n} free weights: got shape "
+                                    f"{start.shape}; leave it out to begin at 0")
         return start
 
     def _newton(self, problem):
@@ -510,8 +511,8 @@ class PreferenceIRL(Learner):
         self._require_fit()
         one_of("kind", kind, _COVARIANCES)
         if self._errors is None:
-            raise InvalidInputError(f"a covariance needs a reward linear in its parameters, at most {_MANY:,} free ones, no l1 and "
-                                    f"no bound that holds: of this fit, {self._no_errors}; use bootstrap()")
+            raise InvalidInputError(f"a covariance needs a reward linear in its parameters, at most {_MANY:,} free ones, no l1 "
+                                    f"and no bound that holds: of this fit, {self._no_errors}; use bootstrap()")
         if kind == "clustered" and "clustered" not in self._errors:
             raise InvalidInputError("clustered errors need answers with a cluster: the fitted ones have none; pass cluster= to "
                                     "Comparisons, or ranking_cluster=")
@@ -742,8 +743,8 @@ class PreferenceIRL(Learner):
         if not self._free.all():
             columns["held"] = [None if self._free[i] else "held" for i in top]
         formats = {"estimate": ".4f", **({"s.e.": ".4f", "t": ".2f"} if known else {})}
-        return Table(columns, title=f"Rewards from preferences, {'sums' if self.discount is None else f'discount {self.discount:g}'}",
-                     notes=notes, formats=formats)
+        title = f"Rewards from preferences, {'sums' if self.discount is None else f'discount {self.discount:g}'}"
+        return Table(columns, title=title, notes=notes, formats=formats)
 
     # -- planning
 
@@ -912,8 +913,8 @@ class _Linear:
         shown_parts = ", ".join(f"{v[j]:+.3g} {names[j]}" for j in big)
         raise SeparationError(
             "comparisons must contradict each other somewhere along every direction of the weights, or no maximum exists: a "
-            f"return of {shown_parts}{' …' if np.count_nonzero(np.abs(found.x) > 1e-6) > 5 else ''} is never smaller for what was "
-            "preferred and larger at least once, so that larger weights always fit better; pass a prior, such as "
+            f"return of {shown_parts}{' …' * int(np.count_nonzero(np.abs(found.x) > 1e-6) > 5)} is never smaller for what "
+            "was preferred and larger at least once, so that larger weights always fit better; pass a prior, such as "
             "LinearReward(l2=0.1), hold a weight, or gather more answers",
             direction={names[j]: float(v[j]) for j in np.flatnonzero(np.abs(found.x) > 1e-6)})
 
@@ -956,7 +957,8 @@ class _Linear:
             tail, ahead = model.pair_state, model.transitions
         else:
             tail = model.tail
-            ahead = sparse.csr_array((np.ones(model.n_arcs), (np.arange(model.n_arcs), model.head)), shape=(model.n_arcs, model.n_states))
+            ahead = sparse.csr_array((np.ones(model.n_arcs), (np.arange(model.n_arcs), model.head)),
+                                     shape=(model.n_arcs, model.n_states))
         here = sparse.csr_array((np.ones(reward.size), (np.arange(reward.size), tail)), shape=(reward.size, model.n_states))
         gamma = 1.0 if discount is None else discount
         # of a potential of n states, n steps of the method and rounding
