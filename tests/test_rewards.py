@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -47,6 +48,20 @@ def test_under_l2_the_slope_is_the_penalty(road):
     assert (np.abs(model.coef_) < np.abs(free.coef_)).all() and model.log_likelihood_ < free.log_likelihood_
     assert (model.standard_errors("hessian") < free.standard_errors("hessian")).all()
     assert "penalised" in str(model.summary())
+
+
+def test_what_only_a_penalty_decides_is_said(road):
+    net, trips = road
+    twice = net.with_features(np.column_stack([net.features, net.features[:, 0] * 2.0, np.zeros(net.n_arcs)]),
+                              ["cost", "rough", "again", "never"])
+    with pytest.warns(fi.IdentificationWarning) as caught:
+        model = fi.MaxEntIRL(fi.LinearReward(l2=0.5)).fit(twice, trips)
+    assert set(model.unidentified_) == {("never",), ("cost", "again")} and model.converged_
+    assert len(caught) == 2 and all(item.filename == __file__ for item in caught)
+    assert "NOT identified" in str(model.summary())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fi.MaxEntIRL(fi.LinearReward(l2=0.5)).fit(net, trips).unidentified_ == ()
 
 
 def test_bounds_hold_and_push_only_where_they_bind(road):

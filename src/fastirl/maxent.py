@@ -82,7 +82,8 @@ class MaxEntIRL:
     converged_ : bool; message_ : why it stopped; n_iter_, n_evaluations_ : int
     error_bound_ : proven bound on the values at the answer, relative to max(1, |V|)
     gain_ : what the quadratic model still promises in log likelihood
-    unidentified_ : tuple of tuples of names, of a weight or a combination of weights that the data do not identify
+    unidentified_ : tuple of tuples of names, of a weight or a combination of weights that the data do not identify, l2 or not; ()
+        where there are no standard errors, as with l1, bounds that hold, or rewards that are not linear
     n_trips_, n_steps_ : int; dropped_ : Table of trips dropped or truncated
 
     Notes
@@ -189,7 +190,7 @@ class MaxEntIRL:
             search, theta = self._climb(objective)
             point, hessian = self._curvature_at(objective, search, theta)
             self._keep(net, matched, objective, search, theta, point, hessian)
-            self._warn(())
+            self._warn(self._unidentified_beneath(objective))
             return self
         scale = _feature_scale(net, objective.observed.groups)[objective.free]
         idle = _idle_features(net, objective.observed.groups)[objective.free]
@@ -223,7 +224,7 @@ class MaxEntIRL:
             search, theta = self._climb(objective)
             point, hessian = self._curvature_at(objective, search, theta)
             self._keep_process(mdp, steps, objective, search, theta, point, hessian)
-            self._warn(())
+            self._warn(self._unidentified_beneath(objective))
             return self
         scale, idle = _column_scale(mdp.features)
         scale, idle = scale[objective.free], idle[objective.free]
@@ -423,12 +424,19 @@ class MaxEntIRL:
                 "depends on it (the trips do as their origins and destinations force them to, or the feature never varies); "
                 f"hold it with LinearReward(fixed={{{name!r}: value}}) or leave it out")
 
-    def _unidentified(self, scale):
+    def _unidentified_beneath(self, objective):
+        """The same of a linear reward under l2, which gives every weight a value: what the likelihood alone would not."""
+        bound = objective.bound
+        if not bound.linear:
+            return []
+        return self._unidentified(_column_scale(objective.sample_features())[0][bound.free], bound.l2[bound.free])
+
+    def _unidentified(self, scale, l2=0.0):
         """Tuples of names: of one weight, or of a combination of weights, that the data do not identify."""
         if not self._information:
             return []
         names = [name for name, free in zip(self.feature_names_, self.free_) if free]
-        hessian = self._information["hessian"] / np.outer(scale, scale)
+        hessian = (self._information["hessian"] - np.diag(np.broadcast_to(l2, scale.shape))) / np.outer(scale, scale)
         clear = np.diag(hessian) >= 1.0 / _WEAK**2
         found = [(name,) for name, ok in zip(names, clear) if not ok]
         kept = [name for name, ok in zip(names, clear) if ok]
