@@ -325,12 +325,11 @@ def test_threads_do_not_change_the_bits_of_sweeps(name, bits):
 
     def everything(n_threads):
         q, out, share = np.empty(case.n_pairs), np.empty((3, case.n_states)), np.empty(case.n_pairs)
-        best, close = np.empty(case.n_states, np.int32), np.empty(case.n_pairs, np.uint8)
+        best = np.empty(case.n_states, np.int32)
         m.q(value, q, n_threads)
         change = [m.hard(value, out[0], best, n_threads), m.soft(value, out[1], share, n_threads),
-                  m.expected(policy, value, out[2], n_threads),
-                  m.close_pairs(value, out[0], 0.5, close, n_threads)]
-        return b"".join(a.tobytes() for a in (q, out, share, best, close)), change
+                  m.expected(policy, value, out[2], n_threads)]
+        return b"".join(a.tobytes() for a in (q, out, share, best)), change
 
     first = everything(1)
     assert first == everything(2) == everything(3)
@@ -370,8 +369,9 @@ def test_arrays_that_are_only_read_may_be_read_only(bits):
     m.expected(policy, value, out)
     m.chosen(best, value, out)
     m.gauss_seidel(out, order, True, False)
-    m.close_pairs(value, *frozen(out.copy()), 0.1, np.empty(case.n_pairs, np.uint8))
-    m.reduced(*frozen(np.ones(case.n_pairs, np.uint8)), case.n_pairs)
+    few = _planning.Few(m, value, *frozen(out.copy(), q.copy()), 0.0, 0.1)
+    few.sweep(np.zeros(30, np.float32), np.zeros(30, np.float32), 0.0)
+    m.hard(value, out, None, 1, None, False, *frozen(np.zeros(30, np.float32)))
     _planning.push(m, policy, mu, q, out)
     system, slot = pattern(m, case, *frozen(np.array([0, 11, 30])))
     system.set_merged(m, *frozen(slot), policy)
@@ -431,11 +431,14 @@ LONG = {
     "chosen, best": lambda m, s: m.chosen(np.zeros(N + 1, np.int32), np.zeros(N), np.zeros(N)),
     "chosen, value": lambda m, s: m.chosen(np.zeros(N, np.int32), np.zeros(N + 1), np.zeros(N)),
     "chosen, out": lambda m, s: m.chosen(np.zeros(N, np.int32), np.zeros(N), np.zeros(N + 1)),
-    "close_pairs, value": lambda m, s: m.close_pairs(np.zeros(N + 1), np.zeros(N), 0.0, np.zeros(PAIRS, np.uint8)),
-    "close_pairs, ahead": lambda m, s: m.close_pairs(np.zeros(N), np.zeros(N + 1), 0.0, np.zeros(PAIRS, np.uint8)),
-    "close_pairs, close": lambda m, s: m.close_pairs(np.zeros(N), np.zeros(N), 0.0, np.zeros(PAIRS + 1, np.uint8)),
-    "reduced, keep": lambda m, s: m.reduced(np.ones(PAIRS + 1, np.uint8), PAIRS + 1),
-    "reduced, n_kept": lambda m, s: m.reduced(np.ones(PAIRS, np.uint8), PAIRS + 1),
+    "hard, q": lambda m, s: m.hard(np.zeros(N), np.zeros(N), None, 1, np.zeros(PAIRS + 1)),
+    "hard, rough": lambda m, s: m.hard(np.zeros(N), np.zeros(N), None, 1, None, False, np.zeros(N + 1, np.float32)),
+    "soft, rough": lambda m, s: m.soft(np.zeros(N), np.zeros(N), None, 1, False, np.zeros(N + 1, np.float32)),
+    "few, value": lambda m, s: _planning.Few(m, np.zeros(N + 1), np.zeros(N), np.zeros(PAIRS), 0.0, 0.0),
+    "few, ahead": lambda m, s: _planning.Few(m, np.zeros(N), np.zeros(N + 1), np.zeros(PAIRS), 0.0, 0.0),
+    "few, q": lambda m, s: _planning.Few(m, np.zeros(N), np.zeros(N), np.zeros(PAIRS + 1), 0.0, 0.0),
+    "few, delta": lambda m, s: few_zeros(m).sweep(np.zeros(N + 1, np.float32), np.zeros(N, np.float32), 0.0),
+    "few, fresh": lambda m, s: few_zeros(m).sweep(np.zeros(N, np.float32), np.zeros(N + 1, np.float32), 0.0),
     "gauss_seidel": lambda m, s: m.gauss_seidel(np.zeros(N + 1), np.zeros(0, np.int32), False, False),
     "push, policy": lambda m, s: _planning.push(m, np.zeros(PAIRS + 1), np.zeros(N), np.zeros(PAIRS), np.zeros(N)),
     "push, here": lambda m, s: _planning.push(m, np.zeros(PAIRS), np.zeros(N + 1), np.zeros(PAIRS), np.zeros(N)),
@@ -463,6 +466,10 @@ LONG = {
 
 def of_six_states(n=N):
     return from_rows(n, [2, 2, 2, 2, 2, 3] + [1] * (n - N), [{0: 0.5, 3: 0.5}] * (PAIRS + n - N), width=2)
+
+
+def few_zeros(m):
+    return _planning.Few(m, np.zeros(N), np.zeros(N), np.zeros(PAIRS), 0.0, 0.0)
 
 
 def wide():
@@ -1025,58 +1032,128 @@ def test_what_is_not_a_number_does_not_pass_for_solved(where, bits):
     assert not residual <= 1e-6 or np.abs(right - (x - product)).max() <= 1e-5
 
 
-# --- sweeps mixed -----------------------------------------------------------------------------------------------------
+# --- few pairs --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", (1, 7, 2048, 5000))
-def test_steps_noted_and_taken_back(n):
-    rng, depth = np.random.default_rng(n), _planning.MIXED
-    change, last = np.full(n, np.nan), np.full(n, np.nan)
-    moved, changed = rng.normal(size=(2, depth, n))
-    before = None
-    for at in (-1, 0, 3, depth - 1):
-        value, ahead = rng.normal(size=(2, n))
-        kept = moved.copy(), changed.copy()
-        arrays = [[array.copy() for array in (change, last, moved, changed)] for _ in range(3)]
-        sums = [_planning.note_step(value, ahead, 0.25, *own, at, n_threads) for n_threads, own in enumerate(arrays, 1)]
-        assert len({(found.tobytes(), *(array.tobytes() for array in own)) for found, own in zip(sums, arrays)}) == 1
-        change, last, moved, changed = arrays[0]
-        np.testing.assert_array_equal(change, ahead - value - 0.25)
-        np.testing.assert_array_equal(last, ahead)
-        if at >= 0:
-            kept[0][at], kept[1][at] = ahead - before[1], change - before[0]
-            np.testing.assert_allclose(sums[0], [changed @ changed[at], changed @ change], rtol=1e-9, atol=1e-9)
-        np.testing.assert_array_equal(moved, kept[0])
-        np.testing.assert_array_equal(changed, kept[1])
-        share, outs = rng.normal(size=depth), np.full((3, n), np.nan)
-        for n_threads, out in enumerate(outs, 1):
-            _planning.step_back(ahead, share, moved, out, n_threads)
-        np.testing.assert_allclose(outs[0], ahead - share @ moved, rtol=1e-12, atol=1e-12)
-        assert (outs == outs[0]).all()
-        before = change.copy(), last.copy()
+def few_of(case, margin, middle=0.25, n_threads=1):
+    """(few, value, ahead, q): few pairs as they stand after one sweep of some values."""
+    value, ahead, q = some_values(case), np.empty(case.n_states), np.empty(case.n_pairs)
+    m = model(case)
+    m.hard(value, ahead, None, n_threads, q)
+    return _planning.Few(m, value, ahead, q, middle, margin, n_threads), value, ahead, q
 
 
-def test_steps_that_do_not_fit_are_value_errors():
-    depth = _planning.MIXED
-
-    def sizes(**wrong):
-        shapes = {"value": 6, "ahead": 6, "change": 6, "last": 6, "moved": (depth, 6), "changed": (depth, 6), **wrong}
-        return {name: np.zeros(shape) for name, shape in shapes.items()}
-
-    for wrong in ({"ahead": 7}, {"change": 7}, {"last": 7}, {"moved": (depth, 7)}, {"changed": (depth, 7)},
-                  {"moved": (depth + 1, 6)}, {"changed": (depth + 1, 6)}):
-        with pytest.raises(ValueError, match="entries"):
-            _planning.note_step(middle=0.0, at=0, **sizes(**wrong))
-    for at in (-2, depth):
-        with pytest.raises(ValueError, match="row"):
-            _planning.note_step(middle=0.0, at=at, **sizes())
-    for share, moved, out in ((depth + 1, (depth, 6), 6), (depth, (depth + 1, 6), 6), (depth, (depth, 7), 6),
-                              (depth, (depth, 6), 7)):
-        with pytest.raises(ValueError, match="entries"):
-            _planning.step_back(np.zeros(6), np.zeros(share), np.zeros(moved), np.zeros(out))
+@cases
+@pytest.mark.parametrize("margin", (0.0, 0.5, np.inf))
+def test_few_pairs_are_those_whose_q_is_within_the_margin(name, margin):
+    case = take(name)
+    few, _, ahead, q = few_of(case, margin)
+    near = case.free[case.pair_state] & np.isfinite(q) & (q >= ahead[case.pair_state] - margin)
+    np.testing.assert_array_equal(few.count, ref.state_sum(case, near.astype(float)))
+    assert few.n_pairs == near.sum()
+    back = case.indices == np.repeat(case.pair_state, np.diff(case.indptr))
+    entries = near[np.repeat(np.arange(case.n_pairs), np.diff(case.indptr))]
+    assert few.n_entries == entries.sum() and np.sum(few.size[:-1]) == (entries & ~back).sum()
+    if margin == 0:  # the best pair of each state is close to itself
+        able = case.free & (ref.state_sum(case, np.isfinite(q).astype(float)) > 0)
+        assert (np.asarray(few.count)[able] >= 1).all()
 
 
-# --- visitation, mass, fewer pairs ------------------------------------------------------------------------------------
+@cases
+@pytest.mark.parametrize("margin", (0.0, 0.5, np.inf))
+def test_a_sweep_over_few_pairs_is_the_step_of_the_twin_less_the_shift(name, margin):
+    case = take(name)
+    if case.discount == 1:
+        pytest.skip("a state that stays where it is for ever has no correction")
+    few, value, ahead, q = few_of(case, margin)
+    delta = np.random.default_rng(6).normal(size=case.n_states).astype(np.float32)
+    want = delta.astype(float)
+    acts = np.asarray(few.count) > 0
+    for begin in range(0, case.n_states, _planning.FEW_STATES):
+        part = slice(begin, begin + _planning.FEW_STATES)
+        want[part] = ref.corrected(case, value, ahead, q, want, 0.25 + 0.125, margin)[part]
+    found = delta.copy()
+    least, most, mean = few.sweep(found, np.empty_like(found), 0.125)
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
+    change = (found - delta)[acts].astype(float)
+    np.testing.assert_allclose((least, most), (change.min(initial=np.inf), change.max(initial=-np.inf)), atol=1e-6)
+    np.testing.assert_allclose(mean, change.sum() / case.n_states, atol=1e-6)
+
+
+def test_sweeps_over_few_pairs_come_to_the_fixed_point():
+    case = random_case(300, seed=8, own=0.5)
+    few, value, _, _ = few_of(case, np.inf, middle=0.0)
+    delta, fresh = np.zeros(300, np.float32), np.empty(300, np.float32)
+    for _ in range(200):
+        few.sweep(delta, fresh, 0.0)
+    new = np.empty(300)
+    model(case).hard(value + delta, new)
+    np.testing.assert_allclose(new, value + delta, atol=1e-5)
+
+
+def test_each_part_of_few_pairs_sees_the_parts_before_it_and_threads_do_not_change_the_bits():
+    n = 2 * _planning.FEW_STATES + 100
+    case = random_case(n, actions=(1, 2), width=2, seed=9)
+    state = np.arange(n)
+    chain = from_rows(n, [1] * n, [{max(s - _planning.FEW_STATES, 0): 1.0} for s in state], np.zeros(n))
+    few, value, ahead, q = few_of(chain, 0.0, middle=0.0)
+    found = np.zeros(n, np.float32)
+    few.sweep(found, np.empty_like(found), 0.0)
+    want = np.zeros(n)
+    for s in state:
+        back = max(s - _planning.FEW_STATES, 0)
+        want[s] = (ahead[s] - value[s] + 0.9 * (want[back] if back != s else 0.0)) / (1 - 0.9 * (back == s))
+        if back // _planning.FEW_STATES == s // _planning.FEW_STATES and back != s:
+            want[s] = ahead[s] - value[s]
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
+    bits = []
+    for n_threads in (1, 2, 3):
+        few = few_of(case, 0.5, n_threads=n_threads)[0]
+        delta, fresh = np.zeros(n, np.float32), np.empty(n, np.float32)
+        changes = [few.sweep(delta, fresh, 0.1, n_threads) for _ in range(3)]
+        bits.append((changes, delta.tobytes(), *(np.asarray(getattr(few, what)).tobytes() for what in ("base", "count"))))
+    assert bits[0] == bits[1] == bits[2]
+
+
+# --- sweeps from values in single precision, and from values that are 0 ----------------------------------------------
+
+
+@cases
+def test_a_rough_sweep_is_that_of_the_rounded_values(name, bits):
+    case = take(name)
+    value = some_values(case)
+    rough = (value - 2.0).astype(np.float32)
+    m, whole = model(case, bits=bits), value.copy()
+    matrix = ref.tensor(case)
+    # rows that do not sum to 1 count the middle as if they did
+    q = case.reward + case.discount * (2.0 + matrix @ rough.astype(float))
+    found, out = np.full(case.n_pairs, np.nan), np.empty(case.n_states)
+    m.hard(value, out, None, 1, found, False, rough, 2.0)
+    assert_close(found, q)
+    soft = np.empty(case.n_states)
+    m.soft(value, soft, None, 1, False, rough, 2.0)
+    for s in np.flatnonzero(case.free & (np.diff(case.pair_ptr) > 0)):
+        own = q[case.pair_ptr[s]:case.pair_ptr[s + 1]]
+        assert out[s] == found[case.pair_ptr[s]:case.pair_ptr[s + 1]].max()
+        top = own.max()
+        np.testing.assert_allclose(soft[s], top + 0.7 * np.log(np.exp((own - top) / 0.7).sum()), rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(value, whole)
+
+
+@cases
+def test_a_silent_sweep_is_that_of_values_that_are_0(name, bits):
+    case = take(name)
+    m, value = model(case, bits=bits), np.zeros(case.n_states)
+    outs, qs = np.full((4, case.n_states), np.nan), np.full((2, case.n_pairs), np.nan)
+    changes = [m.hard(value, outs[0], None, 1, qs[0], False), m.hard(value, outs[1], None, 1, qs[1], True)]
+    changes += [m.soft(value, outs[2], None, 1, False), m.soft(value, outs[3], None, 1, True)]
+    assert changes[0] == changes[1] and changes[2] == changes[3]
+    np.testing.assert_array_equal(outs[::2], outs[1::2])
+    np.testing.assert_array_equal(*qs)
+    np.testing.assert_array_equal(qs[0], case.reward)
+
+
+# --- visitation, mass ------------------------------------------------------------------------------------
 
 
 @cases
@@ -1097,45 +1174,6 @@ def test_extreme_rows_are_the_least_and_the_most_mass_that_stays_in_play(name):
     sums = (ref.tensor(case) @ case.free)[counts]
     np.testing.assert_allclose(_planning.row_extremes(model(case)), (sums.min(initial=np.inf), sums.max(initial=0.0)),
                                rtol=1e-14)
-
-
-@cases
-@pytest.mark.parametrize("margin", (0.0, 0.5, np.inf))
-def test_close_pairs_are_those_whose_q_is_within_the_margin(name, margin):
-    case, value = take(name), some_values(take(name))
-    m, q, ahead = model(case), np.empty(case.n_pairs), np.empty(case.n_states)
-    m.q(value, q)
-    m.hard(value, ahead)
-    close = np.full(case.n_pairs, 7, np.uint8)
-    count = m.close_pairs(value, ahead, margin, close)
-    expected = case.free[case.pair_state] & (q >= ahead[case.pair_state] - margin)
-    np.testing.assert_array_equal(close, expected)
-    assert count == expected.sum()
-    if margin == 0:  # the best pair of each state is close to itself
-        assert set(case.pair_state[close == 1]) == set(np.flatnonzero(case.free & (np.diff(case.pair_ptr) > 0)))
-
-
-@cases
-def test_the_reduced_model_is_that_of_the_pairs_kept(name, bits):
-    case, value = take(name), some_values(take(name))
-    rng = np.random.default_rng(5)
-    whole, q = model(case, bits=bits), np.empty(case.n_pairs)
-    whole.q(value, q)
-    for share in (0.0, 0.5, 1.0):
-        keep = (rng.random(case.n_pairs) < share).astype(np.uint8)
-        some = whole.reduced(keep, int(keep.sum()))
-        assert (some.n_states, some.n_pairs) == (case.n_states, keep.sum())
-        pair_ptr, indptr, indices, probability, reward, fixed = map(np.asarray, some.arrays)
-        rows = case.transitions[np.flatnonzero(keep)] if keep.any() else sparse.csr_array((0, case.n_states))
-        np.testing.assert_array_equal(np.diff(pair_ptr), ref.state_sum(case, keep.astype(float)))
-        np.testing.assert_array_equal(indptr, rows.indptr)
-        np.testing.assert_array_equal(indices, rows.indices)
-        np.testing.assert_array_equal(probability, rows.data)
-        np.testing.assert_array_equal(reward, case.reward[keep == 1])
-        np.testing.assert_array_equal(fixed, case.fixed)
-        less = np.empty(some.n_pairs)
-        some.q(value, less)
-        assert_close(less, q[keep == 1])
 
 
 def test_a_model_keeps_its_arrays_alive():

@@ -1,6 +1,6 @@
 """Compiled kernels of planning and visitation on a sparse transition tensor, in data-flow order.
 
-    1  Sweeps                     Jacobi, Gauss-Seidel, Q values, sweeps mixed; the loops stand in _sweeps_kernels.h
+    1  Sweeps                     Jacobi, Gauss-Seidel, Q values, few pairs; the loops stand in _sweeps_kernels.h
     2  The matrix of a policy     merged rows, rows of one action a state, its transpose
     3  Its solution               BiCGStab on the matrix preconditioned by relaxed triangular factors
     4  Visitation                 one step forward of a distribution, and of draws
@@ -22,6 +22,7 @@ from libc.stdlib cimport free, malloc
 cdef extern from "_sweeps.h" nogil:
     const int SWEEPS_BLOCK
     const int SWEEPS_PAD
+    const int SWEEPS_SILENT
     ctypedef struct sweeps_model:
         int64_t n_states
         const int64_t* pair_ptr
@@ -33,6 +34,8 @@ cdef extern from "_sweeps.h" nogil:
         double gamma
         double temperature
         int width
+        const float* rough
+        double middle
     ctypedef struct sweeps_system:
         int64_t n
         int64_t n_blocks
@@ -64,12 +67,11 @@ cdef extern from "_sweeps.h" nogil:
 SWEEP_BLOCK, PAD = SWEEPS_BLOCK, SWEEPS_PAD
 
 cdef enum:
-    DEPTH = 5  # steps that are mixed, MIXED to Python
-    MIX_BLOCK = 2048  # states whose sums for it are taken together
+    FEW_PART = 16  # blocks of a sweep over few pairs that do not see each other's new values
     SORTED = 64  # entries of a state up to which they are ranked by comparing all with all
 cdef double LOST = 0.6  # of the row sums that approximate factors lose: how much they give back
 cdef double LEAST = 0.2  # of G^-1
-MIXED, GIVEN_BACK = DEPTH, LOST
+GIVEN_BACK, FEW_STATES = LOST, FEW_PART * SWEEPS_BLOCK
 
 
 # ---- 1  Sweeps ------------------------------------------------------------------------------------
@@ -104,6 +106,7 @@ cdef class Model:
         self.m.reward = &reward[0] if reward.shape[0] else NULL
         self.m.fixed = &fixed[0]
         self.m.gamma, self.m.temperature, self.m.width = gamma, temperature, width
+        self.m.rough, self.m.middle = NULL, 0.0
         self.kernels = sweeps_find(bits)
         if self.kernels is NULL:
             raise ValueError(f"this machine has no vectors of {bits} bits")
@@ -113,12 +116,28 @@ cdef class Model:
             if pairs > self.room:
                 self.room = pairs
 
-    def hard(self, const double[::1] value, double[::1] out, int32_t[::1] best=None, int n_threads=1):
-        """out = max_a Q under `value`; `best` the place of the best pair among its state's; (least, most) change."""
+    def hard(self, const double[::1] value, double[::1] out, int32_t[::1] best=None, int n_threads=1, double[::1] q=None,
+             bint silent=False, const float[::1] rough=None, double middle=0.0):
+        """out = max_a Q under `value`; `best` the place of the best pair among its state's; (least, most) change.
+
+        `q` gets the Q of every pair. `silent` says that `value` is 0 everywhere: then nothing is read of the transitions.
+        `rough` is value - middle in single precision, and Q is computed from it.
+        """
         _sizes(self, value, out)
         cdef int64_t n = self.n_states, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK
         cdef int64_t chunks = min(_threads(n_threads), blocks), c, per, room = self.room
-        cdef double[::1] low = np.empty(blocks), high = np.empty(blocks), q = np.empty(room * chunks)
+        cdef double[::1] low = np.empty(blocks), high = np.empty(blocks)
+        cdef double* all_q = NULL
+        cdef double[::1] own_q = np.empty(1 if q is not None else room * chunks)
+        cdef sweeps_model m = self.m
+        if silent:
+            m.width = SWEEPS_SILENT
+        elif rough is not None:
+            _one_size(rough.shape[0], self.n_states)
+            m.rough, m.middle = &rough[0], middle
+        if q is not None:
+            _one_size(q.shape[0], self.n_pairs)
+            all_q = &q[0] if self.n_pairs else NULL
         cdef int32_t* pick = NULL
         if best is not None:
             _one_size(best.shape[0], n)
@@ -127,17 +146,24 @@ cdef class Model:
         cdef int threads = _threads(n_threads)
         with nogil:
             for c in prange(chunks, num_threads=threads, schedule="static"):
-                _hard_blocks(&self.m, self.kernels, c * per, min((c + 1) * per, blocks), &value[0], &out[0], pick,
-                             &q[c * room], &low[0], &high[0])
+                _hard_blocks(&m, self.kernels, c * per, min((c + 1) * per, blocks), &value[0], &out[0], pick,
+                             &own_q[0] + (0 if all_q != NULL else c * room), all_q, &low[0], &high[0])
         return _extremes(low, high)
 
-    def soft(self, const double[::1] value, double[::1] out, double[::1] policy=None, int n_threads=1):
-        """out = T log sum_a exp(Q / T) under `value`, and the policy; (least, most) change."""
+    def soft(self, const double[::1] value, double[::1] out, double[::1] policy=None, int n_threads=1, bint silent=False,
+             const float[::1] rough=None, double middle=0.0):
+        """out = T log sum_a exp(Q / T) under `value`, and the policy; (least, most) change. The rest as in :meth:`hard`."""
         _sizes(self, value, out)
         cdef int64_t n = self.n_states, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK, b
         cdef int64_t chunks = min(_threads(n_threads), blocks), c, per, room = self.room
         cdef double[::1] low = np.empty(blocks), high = np.empty(blocks), q = np.empty(room * chunks)
         cdef double* share = NULL
+        cdef sweeps_model m = self.m
+        if silent:
+            m.width = SWEEPS_SILENT
+        elif rough is not None:
+            _one_size(rough.shape[0], self.n_states)
+            m.rough, m.middle = &rough[0], middle
         if policy is not None:
             _one_size(policy.shape[0], self.n_pairs)
             share = &policy[0] if self.n_pairs else NULL
@@ -145,7 +171,7 @@ cdef class Model:
         cdef int threads = _threads(n_threads)
         with nogil:
             for c in prange(chunks, num_threads=threads, schedule="static"):
-                _soft_blocks(&self.m, self.kernels, c * per, min((c + 1) * per, blocks), &value[0], &out[0], share,
+                _soft_blocks(&m, self.kernels, c * per, min((c + 1) * per, blocks), &value[0], &out[0], share,
                              &q[c * room], &low[0], &high[0])
         return _extremes(low, high)
 
@@ -189,54 +215,6 @@ cdef class Model:
             for b in prange(blocks, num_threads=n_threads, schedule="static"):
                 _q_block(&self.m, self.kernels, b, &value[0], &q[0])
 
-    def close_pairs(self, const double[::1] value, const double[::1] ahead, double margin, uint8_t[::1] close,
-                    int n_threads=1):
-        """close = whether a pair's Q under `value` is within `margin` of `ahead` at its state; how many are."""
-        cdef double[::1] q = np.empty(self.n_pairs)
-        cdef const sweeps_model* m = &self.m
-        cdef int64_t s, i, count = 0
-        _one_size(close.shape[0], self.n_pairs)
-        _one_size(ahead.shape[0], self.n_states)
-        self.q(value, q, n_threads)
-        with nogil:
-            for s in range(m.n_states):
-                for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
-                    close[i] = not m.fixed[s] and q[i] >= ahead[s] - margin
-                    count += close[i]
-        return count
-
-    def reduced(self, const uint8_t[::1] keep, int64_t n_kept):
-        """The model of these pairs alone, in arrays of its own."""
-        cdef const sweeps_model* m = &self.m
-        cdef int64_t s, i, k, pair = 0, entry = 0
-        _one_size(keep.shape[0], self.n_pairs)
-        _one_size(np.count_nonzero(keep), n_kept)
-        cdef int64_t[::1] pair_ptr = np.empty(self.n_states + 1, np.int64), indptr = np.empty(n_kept + 1, np.int64)
-        with nogil:
-            for i in range(self.n_pairs):
-                if keep[i]:
-                    entry += m.indptr[i + 1] - m.indptr[i]
-        cdef int32_t[::1] indices = np.empty(entry, np.int32)
-        cdef double[::1] probability = np.empty(entry), reward = np.empty(n_kept)
-        entry = 0
-        with nogil:
-            for s in range(m.n_states):
-                pair_ptr[s] = pair
-                for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
-                    if not keep[i]:
-                        continue
-                    indptr[pair] = entry
-                    reward[pair] = m.reward[i]
-                    pair += 1
-                    for k in range(m.indptr[i], m.indptr[i + 1]):
-                        indices[entry] = m.indices[k]
-                        probability[entry] = m.probability[k]
-                        entry += 1
-            pair_ptr[m.n_states] = pair
-            indptr[pair] = entry
-        return Model(pair_ptr, indptr, indices, probability, reward, self.arrays[5], m.gamma, m.temperature,
-                     m.width if m.width else 0)
-
     def gauss_seidel(self, double[::1] value, const int32_t[::1] order, bint soft, bint backward):
         """Update `value` in place, one state after another, in this order or against it; the greatest change.
 
@@ -264,82 +242,146 @@ cdef class Model:
             (self.kernels.exp_all if what == "exp" else self.kernels.log_all)(x.shape[0], &x[0])
 
 
-def note_step(const double[::1] value, const double[::1] ahead, double middle, double[::1] change, double[::1] last,
-              double[:, ::1] moved, double[:, ::1] changed, int at, int n_threads=1):
-    """One sweep, `value` to `ahead`, set down for mixing: (changed changed[at], changed change), (2, MIXED).
+cdef class Few:
+    """The pairs of a hard problem whose Q is close to the best, for corrections of a value, in single precision.
 
-    change = ahead - value - middle and last = ahead; what they differ from before goes to row `at` of `changed` and of
-    `moved`, both of MIXED rows. With at = -1 there is no before.
+    With V the value, TV one sweep ahead and `middle` taken out of the change, V + delta is a fixed point up to a constant where
+    delta = TV - V - middle + max_i (Q_i - TV + gamma P_i delta), over the pairs i of the state that are kept; what leads back
+    to the state itself is solved for.
     """
-    cdef int64_t n = value.shape[0], blocks = (n + MIX_BLOCK - 1) // MIX_BLOCK, b
-    cdef double[:, ::1] part = np.zeros((max(blocks, 1), 2 * DEPTH))
-    for size in (ahead.shape[0], change.shape[0], last.shape[0], moved.shape[1], changed.shape[1]):
-        _one_size(size, n)
-    _one_size(moved.shape[0], DEPTH)
-    _one_size(changed.shape[0], DEPTH)
-    if not -1 <= at < DEPTH:
-        raise ValueError("there is no such row")
-    n_threads = _threads(n_threads)
-    with nogil:
-        for b in prange(blocks, num_threads=n_threads, schedule="static"):
-            _note_block(b * MIX_BLOCK, min((b + 1) * MIX_BLOCK, n), n, &value[0], &ahead[0], middle, &change[0], &last[0],
-                        &moved[0, 0], &changed[0, 0], at, &part[b, 0])
-    return np.add.reduce(part, 0).reshape(2, DEPTH)
+
+    cdef readonly object base, count, size, short, own, share, column, pair_begin, entry_begin
+    cdef readonly int64_t n, n_pairs, n_entries
+
+    def __init__(self, Model model, const double[::1] value, const double[::1] ahead, const double[::1] q, double middle,
+                 double margin, int n_threads=1):
+        cdef const sweeps_model* m = &model.m
+        cdef int64_t n = model.n_states, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK, b
+        _one_size(value.shape[0], n)
+        _one_size(ahead.shape[0], n)
+        _one_size(q.shape[0], model.n_pairs)
+        cdef int64_t[::1] pair_begin = np.zeros(blocks + 1, np.int64), entry_begin = np.zeros(blocks + 1, np.int64)
+        cdef int32_t[::1] count = np.empty(n, np.int32)
+        cdef float[::1] base = np.empty(n, np.float32)
+        cdef const double* of_pair = &q[0] if model.n_pairs else NULL
+        n_threads = _threads(n_threads)
+        with nogil:
+            for b in prange(blocks, num_threads=n_threads, schedule="static"):
+                _count_few(m, b * SWEEPS_BLOCK, min((b + 1) * SWEEPS_BLOCK, n), &value[0], &ahead[0], of_pair, middle, margin,
+                           &count[0], &base[0], &pair_begin[b + 1], &entry_begin[b + 1])
+            for b in range(blocks):
+                pair_begin[b + 1] += pair_begin[b]
+                entry_begin[b + 1] += entry_begin[b]
+        self.n, self.n_pairs, self.n_entries = n, pair_begin[blocks], entry_begin[blocks]
+        cdef int32_t[::1] size = np.empty(self.n_pairs + 1, np.int32), column = np.empty(self.n_entries + 1, np.int32)
+        cdef float[::1] short = np.empty(self.n_pairs + 1, np.float32), own = np.empty(self.n_pairs + 1, np.float32), share = np.empty(self.n_entries + 1, np.float32)
+        with nogil:
+            for b in prange(blocks, num_threads=n_threads, schedule="static"):
+                _take_few(m, b * SWEEPS_BLOCK, min((b + 1) * SWEEPS_BLOCK, n), &ahead[0], of_pair, margin,
+                          &size[pair_begin[b]], &short[pair_begin[b]], &own[pair_begin[b]], &share[entry_begin[b]], &column[entry_begin[b]])
+        self.base, self.count, self.size, self.short, self.own = base, count, size, short, own
+        self.share, self.column = share, column
+        self.pair_begin, self.entry_begin = pair_begin, entry_begin
+
+    def sweep(self, float[::1] delta, float[::1] fresh, double shift, int n_threads=1):
+        """Set delta to the right side less `shift`, FEW_PART blocks at a time, each part by the ones before it.
+
+        (least, most, mean) change. `fresh` is scratch. A part's states do not see each other's new values, so any number of
+        threads does the same.
+        """
+        cdef int64_t n = self.n, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK, b, part, last = 0, i
+        cdef const int64_t[::1] pair_begin = self.pair_begin, entry_begin = self.entry_begin
+        cdef const int32_t[::1] count = self.count, size = self.size, column = self.column
+        cdef const float[::1] base = self.base, short = self.short, own = self.own, share = self.share
+        cdef double[::1] low = np.empty(blocks), high = np.empty(blocks), total = np.empty(blocks)
+        cdef double mean = 0.0
+        cdef float by = <float>shift
+        _one_size(delta.shape[0], n)
+        _one_size(fresh.shape[0], n)
+        n_threads = _threads(n_threads)
+        with nogil:
+            while last < blocks:
+                part, last = last, min(last + FEW_PART, blocks)
+                for b in prange(part, last, num_threads=n_threads, schedule="static"):
+                    _sweep_few(b * SWEEPS_BLOCK, min((b + 1) * SWEEPS_BLOCK, n), &base[0], &count[0], &size[pair_begin[b]],
+                               &short[pair_begin[b]], &own[pair_begin[b]], &share[entry_begin[b]], &column[entry_begin[b]], by, &delta[0],
+                               &fresh[0], &low[b], &high[b], &total[b])
+                for i in range(part * SWEEPS_BLOCK, min(last * SWEEPS_BLOCK, n)):
+                    delta[i] = fresh[i]
+            for b in range(blocks):
+                mean += total[b]
+        return (*_extremes(low, high), mean / n)
 
 
-cdef void _note_block(int64_t first, int64_t last, int64_t n, const double* value, const double* ahead, double middle,
-                      double* change, double* before, double* moved, double* changed, int at,
-                      double* part) noexcept nogil:
-    cdef double[DEPTH] own
-    cdef double[DEPTH] other
-    cdef double now, new
-    cdef int64_t i
-    cdef int j
-    for j in range(DEPTH):
-        own[j] = other[j] = 0.0
-    for i in range(first, last):
-        now = ahead[i] - value[i] - middle
-        if at >= 0:
-            changed[at * n + i] = now - change[i]
-            moved[at * n + i] = ahead[i] - before[i]
-        change[i] = now
-        before[i] = ahead[i]
-    if at < 0:
-        return
-    for i in range(first, last):
-        now, new = change[i], changed[at * n + i]
-        for j in range(DEPTH):
-            own[j] += new * changed[j * n + i]
-            other[j] += now * changed[j * n + i]
-    for j in range(DEPTH):
-        part[j], part[DEPTH + j] = own[j], other[j]
+cdef void _count_few(const sweeps_model* m, int64_t first, int64_t last, const double* value, const double* ahead,
+                     const double* q, double middle, double margin, int32_t* count, float* base, int64_t* pairs,
+                     int64_t* entries) noexcept nogil:
+    cdef int64_t s, i
+    pairs[0] = entries[0] = 0
+    for s in range(first, last):
+        count[s] = 0
+        base[s] = <float>(ahead[s] - value[s] - middle)
+        if m.fixed[s]:
+            continue
+        for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
+            if q[i] > -INFINITY and q[i] >= ahead[s] - margin:
+                count[s] += 1
+                entries[0] += m.indptr[i + 1] - m.indptr[i]
+        pairs[0] += count[s]
 
 
-def step_back(const double[::1] ahead, const double[::1] share, const double[:, ::1] moved, double[::1] out,
-              int n_threads=1):
-    """out = ahead - share moved; what a sweep comes to with those before mixed in."""
-    cdef int64_t n = ahead.shape[0], blocks = (n + MIX_BLOCK - 1) // MIX_BLOCK, b
-    _one_size(out.shape[0], n)
-    _one_size(moved.shape[1], n)
-    _one_size(moved.shape[0], DEPTH)
-    _one_size(share.shape[0], DEPTH)
-    _apart(ahead, out)
-    n_threads = _threads(n_threads)
-    with nogil:
-        for b in prange(blocks, num_threads=n_threads, schedule="static"):
-            _step_block(b * MIX_BLOCK, min((b + 1) * MIX_BLOCK, n), n, &ahead[0], &share[0], &moved[0, 0], &out[0])
+cdef void _take_few(const sweeps_model* m, int64_t first, int64_t last, const double* ahead, const double* q, double margin,
+                    int32_t* size, float* short, float* own, float* share, int32_t* column) noexcept nogil:
+    cdef int64_t s, i, k, pair = 0, entry = 0, begin
+    cdef double stays
+    for s in range(first, last):
+        if m.fixed[s]:
+            continue
+        for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
+            if q[i] > -INFINITY and q[i] >= ahead[s] - margin:
+                stays, begin = 0.0, entry
+                for k in range(m.indptr[i], m.indptr[i + 1]):
+                    if m.indices[k] == s:
+                        stays = m.gamma * m.probability[k]
+                        continue
+                    share[entry] = <float>(m.gamma * m.probability[k])
+                    column[entry] = m.indices[k]
+                    entry += 1
+                size[pair], short[pair] = <int32_t>(entry - begin), <float>(q[i] - ahead[s])
+                own[pair] = <float>(1.0 / (1.0 - stays))
+                pair += 1
 
 
-cdef void _step_block(int64_t first, int64_t last, int64_t n, const double* ahead, const double* share,
-                      const double* moved, double* out) noexcept nogil:
-    cdef int64_t i
-    cdef int j
-    cdef double total
-    for i in range(first, last):
-        total = ahead[i]
-        for j in range(DEPTH):
-            total -= share[j] * moved[j * n + i]
-        out[i] = total
+cdef void _sweep_few(int64_t first, int64_t last, const float* base, const int32_t* count, const int32_t* size,
+                     const float* short, const float* own, const float* share, const int32_t* column, float shift,
+                     const float* delta, float* fresh, double* low, double* high, double* total) noexcept nogil:
+    cdef int64_t s
+    cdef int32_t i, k, length
+    cdef float top, q, here, least = INFINITY, most = -INFINITY
+    cdef double change = 0.0
+    for s in range(first, last):
+        fresh[s] = delta[s]
+        if not count[s]:
+            continue
+        top, here = -INFINITY, base[s] - shift
+        for i in range(count[s]):
+            length = size[i]
+            q = here + short[i]
+            for k in range(length):
+                q += share[k] * delta[column[k]]
+            q *= own[i]
+            share += length
+            column += length
+            top = q if q > top else top
+        size += count[s]
+        short += count[s]
+        own += count[s]
+        fresh[s] = top
+        q = top - delta[s]
+        least = q if q < least else least
+        most = q if q > most else most
+        change += q
+    low[0], high[0], total[0] = least, most, change
 
 
 cdef int _one_size(int64_t got, int64_t want) except -1:
@@ -375,11 +417,12 @@ cdef tuple _extremes(double[::1] low, double[::1] high):
 
 
 cdef void _hard_blocks(const sweeps_model* m, const sweeps_kernels* k, int64_t first, int64_t last,
-                       const double* value, double* out, int32_t* best, double* q, double* low,
+                       const double* value, double* out, int32_t* best, double* q, double* all_q, double* low,
                        double* high) noexcept nogil:
     cdef int64_t b
     for b in range(first, last):
-        k.hard(m, b * SWEEPS_BLOCK, min((b + 1) * SWEEPS_BLOCK, m.n_states), value, out, best, q, low + b, high + b)
+        k.hard(m, b * SWEEPS_BLOCK, min((b + 1) * SWEEPS_BLOCK, m.n_states), value, out, best,
+               all_q + m.pair_ptr[b * SWEEPS_BLOCK] if all_q != NULL else q, low + b, high + b)
 
 
 cdef void _soft_blocks(const sweeps_model* m, const sweeps_kernels* k, int64_t first, int64_t last,

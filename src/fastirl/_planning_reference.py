@@ -77,6 +77,22 @@ def soft_bellman(mdp, reward, value, temperature=1.0, log_reference=None):
     return new, q, policy
 
 
+def corrected(mdp, value, ahead, q, delta, middle, margin):
+    """One step of the equation of a correction of `value` on the pairs within `margin` of the best, for states that have some.
+
+    delta(s) = max_i (TV(s) - V(s) - middle + Q_i - TV(s) + gamma sum_t≠s p_i(t) delta(t)) / (1 - gamma p_i(s)).
+    """
+    state = mdp.pair_state
+    near = mdp.free[state] & np.isfinite(q) & (q >= ahead[state] - margin)
+    matrix = tensor(mdp)
+    own = matrix[np.arange(mdp.n_pairs), state]
+    right = (q - value[state] - middle + mdp.discount * (matrix @ delta - own * delta[state])) / (1 - mdp.discount * own)
+    out = delta.copy()
+    for s in np.unique(state[near]):
+        out[s] = right[near & (state == s)].max()
+    return out
+
+
 def span_bounds(mdp, old, new):
     """(low, high): new + low <= V* <= new + high, for new = T old (MacQueen 1966; Porteus 1971; P theorem 6.6.3).
 

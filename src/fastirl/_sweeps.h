@@ -26,6 +26,8 @@
 /* states that a sweep handles at a time: their pairs' Q fit the innermost cache */
 #define SWEEPS_BLOCK 256
 #define SWEEPS_PAD 4
+/* the width that stands for values which are all 0 */
+#define SWEEPS_SILENT -2
 
 typedef struct {
     int64_t n_states;
@@ -38,6 +40,8 @@ typedef struct {
     double gamma;
     double temperature;         /* of soft sweeps */
     int width;                  /* entries of every pair, 0 where they differ, -1 where each is one entry of weight 1 */
+    const float *rough;         /* not NULL: the values less `middle`, used in their place by hard and soft sweeps */
+    double middle;
 } sweeps_model;
 
 /* The matrix of a policy, I - gamma P, each row divided by its diagonal.

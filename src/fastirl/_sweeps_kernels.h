@@ -70,6 +70,8 @@ SWEEPS_TARGET static void SWEEPS_NAME(log_all)(int64_t n, double *x)
 SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(mean)(const sweeps_model *m, int64_t pair, const double *value,
                                                      const int width)
 {
+    if (width == SWEEPS_SILENT)
+        return 0.0;
     if (width == -1)
         return value[m->indices[pair]];
     const int64_t start = width ? pair * width : m->indptr[pair];
@@ -90,9 +92,27 @@ SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(q_loop)(const sweeps_model *m, int6
         q[i - begin] = m->reward[i] + gamma * SWEEPS_NAME(mean)(m, i, value, width);
 }
 
+/* the same where values stand in single precision, their middle taken out: half the bytes to gather from */
+SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(rough_loop)(const sweeps_model *m, int64_t begin, int64_t end,
+    const float *SWEEPS_RESTRICT value, double *SWEEPS_RESTRICT q, const int width)
+{
+    const double gamma = m->gamma, base = m->gamma * m->middle;
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t start = width ? i * width : m->indptr[i];
+        const int64_t size = width ? width : m->indptr[i + 1] - start;
+        const double *p = m->probability + start;
+        const int32_t *c = m->indices + start;
+        double sum = 0.0;
+        for (int64_t k = 0; k < size; k++)
+            sum += p[k] * (double)value[c[k]];
+        q[i - begin] = m->reward[i] + (base + gamma * sum);
+    }
+}
+
 /* one loop for each common width: the compiler unrolls it */
 #define SWEEPS_BY_WIDTH(call) \
     switch (m->width) { \
+    case SWEEPS_SILENT: call(SWEEPS_SILENT); break; \
     case -1: call(-1); break; \
     case 1: call(1); break; \
     case 2: call(2); break; \
@@ -108,6 +128,13 @@ SWEEPS_TARGET static void SWEEPS_NAME(q)(const sweeps_model *m, int64_t first, i
                                          double *q)
 {
     const int64_t begin = m->pair_ptr[first], end = m->pair_ptr[last];
+    if (m->rough) {
+        if (m->width == 5)
+            SWEEPS_NAME(rough_loop)(m, begin, end, m->rough, q, 5);
+        else
+            SWEEPS_NAME(rough_loop)(m, begin, end, m->rough, q, 0);
+        return;
+    }
 #define SWEEPS_CALL(w) SWEEPS_NAME(q_loop)(m, begin, end, value, q, w)
     SWEEPS_BY_WIDTH(SWEEPS_CALL)
 #undef SWEEPS_CALL

@@ -21,11 +21,13 @@ from .exceptions import DivergenceError, InvalidInputError
 __all__ = ["Problem", "PolicySolver", "Run", "solve_soft", "check_ends", "progress_of", "reachable_under"]
 
 _U = 2.0**-53  # unit roundoff
+_U_SINGLE = 2.0**-24  # that of single precision
 _SMALL = 256  # states up to which a dense factorisation costs less than it risks
 _PRECISE = 3_000  # states up to which a matrix that is nearly singular is factored in double precision
 _DIRECT = 50_000  # states up to which a sparse factorisation stands in for a Krylov solver that stalls
 _SOLVER_BLOCK = 32_768  # states of a block of the solver's matrix: fixed by the data, so the bits are
 _INNER = 40  # sweeps of a policy between two choices
+_ROUGH = 250_000  # states from which values in single precision are gathered faster: fewer of them miss the caches
 _ONE_THREAD = 1_000_000  # entries below which a second thread costs more than it saves
 
 
@@ -134,6 +136,8 @@ class Problem:
         if low == -math.inf:
             low = float(np.min(self.reward, initial=0.0, where=self.reward > -math.inf))
         self.reward_size = max(-low, high)
+        # no mass is lost anywhere: a constant change of all values has a constant effect
+        self.even = self.beta_least >= self.beta_most * (1 - 1e-9) and bool(self.free.all())
 
     @property
     def soft(self):
@@ -144,16 +148,19 @@ class Problem:
         """Whether a sweep contracts by itself: below discount 1, or where every row loses mass."""
         return self.beta_most < 1.0 or not self.any_free
 
-    def sweep(self, value, out, choice=None):
-        """out = T value; (least, most) change. `choice` gets the best pairs (hard) or the policy (soft)."""
+    def sweep(self, value, out, choice=None, silent=False, q=None, rough=None, middle=0.0):
+        """out = T value; (least, most) change. `choice` gets the best pairs (hard) or the policy (soft), `q` all Q (hard).
+
+        `silent` says that all of value is 0, which spares the transitions; `rough` is value − middle in single precision.
+        """
         if self.kind == "hard":
-            return self.model.hard(value, out, choice, self.n_threads)
+            return self.model.hard(value, out, choice, self.n_threads, q, silent, rough, middle)
         if self.kind == "soft":
-            return self.model.soft(value, out, choice, self.n_threads)
+            return self.model.soft(value, out, choice, self.n_threads, silent, rough, middle)
         return self.model.expected(self.policy, value, out, self.n_threads)
 
     def rounding(self, value_size):
-        """Bound on the rounding error of one sweep of values of this size: a sum of products, a maximum, and log-sum-exp where it is soft."""
+        """Bound on the rounding error of one sweep of values of this size: a sum of products, a maximum, log-sum-exp where soft."""
         ahead = max(self.beta_most, 1e-300) * value_size
         error = (self.entries + 3) * ahead + 2 * self.reward_size
         if self.soft:
@@ -224,7 +231,7 @@ class PolicyMatrix:
         self.system = self.slot = self.policy = self.turned = None
         self.work = np.zeros((7, n))  # zeros: entries that fill rows up read them
         self.dense = None
-        self.n_krylov = 0
+        self.n_krylov, self.changed = 0, 1.0  # the share of rows that the last policy changed
 
     def set_mixed(self, policy):
         """Rows of a policy that mixes actions. False where a row has too many columns for the merged form."""
@@ -267,7 +274,7 @@ class PolicyMatrix:
             self.system = _planning.System(mdp.n_states, self.begin, ptr, np.empty(ptr[-1], np.int32),
                                            np.empty(ptr[-1], np.float32), np.empty(mdp.n_states))
             self.previous = np.full(mdp.n_states, -2, np.int32)
-        self.system.set_rows(problem.model, best, self.previous, problem.n_threads)
+        self.changed = self.system.set_rows(problem.model, best, self.previous, problem.n_threads) / mdp.n_states
 
     def _dense_matrix(self, policy):
         return np.eye(self.problem.mdp.n_states) - self._exact(policy).toarray()
@@ -478,11 +485,20 @@ class Run:
 
     # one sweep
 
-    def sweep(self, choose=False):
-        """One Jacobi sweep and its bound; True where the run has to end, with `value` the answer."""
+    def sweep(self, choose=False, q=None, rough=None):
+        """One Jacobi sweep and its bound; True where the run has to end, with `value` the answer.
+
+        `rough` is room for the values in single precision, from which the sweep is computed then; the bound counts that.
+        """
         problem = self.problem
         choice = self.choice if choose and problem.kind != "policy" else None
-        self.least, self.most = problem.sweep(self.value, self.ahead, choice)
+        silent = self.n_iter == 0 and not self.value.any()
+        middle = off = 0.0
+        if rough is not None:
+            low, high = float(self.value.min()), float(self.value.max())
+            middle, off = 0.5 * (low + high), problem.beta_most * _U_SINGLE * (high - low)
+            np.subtract(self.value, middle, out=rough, casting="same_kind")
+        self.least, self.most = problem.sweep(self.value, self.ahead, choice, silent, q, rough, middle)
         if not problem.any_free:
             self.least = self.most = 0.0
         self.residual = max(abs(self.least), abs(self.most))
@@ -495,12 +511,13 @@ class Run:
         self.n_iter += 1
         if problem.discounted:
             self.bound = _discounted_bound(problem, self.least, self.most, size)
+            self.bound.floor += off / (1 - problem.beta_most)
         else:
             self.bound = self.steps.bound(self, size)
         if self.progress is not None:
             self.progress(self.n_iter, self.bound.total)
         self.left = self.residual
-        if self._ends():
+        if self._ends(off > 0):
             if problem.discounted:
                 self.left = (1 + problem.beta_most) * self.bound.half
                 self.value = self.ahead
@@ -509,10 +526,12 @@ class Run:
             return True
         return False
 
-    def _ends(self):
+    def _ends(self, rough=False):
         bound = self.bound
         if bound.total <= self.tol:
             return True
+        if rough:
+            return self._used_up()
         measure = bound.half if math.isfinite(bound.half) else self.residual
         if measure < 0.97 * self.best:
             self.best, self.stale = measure, 0
@@ -520,9 +539,13 @@ class Run:
             self.stale += 1
         # below the rounding floor no sweep can gain anything, and near it they may go in circles
         still = self.problem.discounted or self.steps.still
-        if still and (bound.half <= bound.floor or (self.stale > 60 and bound.half <= 20 * bound.floor)):
+        floored = bound.half <= bound.floor and (bound.floor >= self.tol or self.stale > 20)
+        if still and (floored or (self.stale > 60 and bound.half <= 20 * bound.floor)):
             self.message = f"rounding leaves a bound of {bound.total:.2g}"
             return True
+        return self._used_up()
+
+    def _used_up(self):
         if self.max_iter is not None and self.n_iter >= self.max_iter:
             self.message = f"max_iter={self.max_iter} sweeps are used up"
             return True
@@ -642,7 +665,9 @@ class Run:
             if problem.discounted:  # no tighter than the answer needs
                 need = 0.2 * self.tol / max(self.bound.half, 1e-300)
                 lift = self._lift(change)
-            if matrix.solve(change, delta, min(max(rtol, need), 0.3)) == math.inf:
+            # a policy that hardly changes any more is worth a closer solve
+            close = min(rtol, 1e-3 if matrix.changed < 1e-3 else 1e-2 if matrix.changed < 1e-2 else 1.0)
+            if matrix.solve(change, delta, min(max(close, need), 0.3)) == math.inf:
                 if proper is not None:
                     self.start_from(proper)
                     proper, last, kept = None, math.inf, None
@@ -663,7 +688,7 @@ class Run:
 
         Where no mass is lost, a constant change has a constant solution, and only the rest needs the solver.
         """
-        if self.problem.beta_least < self.problem.beta_most * (1 - 1e-9) or not self.problem.free.all():
+        if not self.problem.even:
             return 0.0
         with np.errstate(over="ignore"):
             # not by BLAS, whose threads may cost a busy machine more than the sum
@@ -691,91 +716,68 @@ class Run:
                 return None
         return self.matrix
 
-    def few_actions(self):
+    def few_actions(self, rough):
         """Sweeps over the pairs that are within reach of the best, a sweep over all of them to judge (Puterman 1994, 6.7).
 
-        A pair is dropped for a while where its Q falls short by several times the span of the last change. True where
-        the run has ended, False where the sweeps have turned slow.
-        """
-        problem = self.problem
-        close = np.empty(problem.mdp.n_pairs, np.uint8)
-        kept, count = None, 3
-        while not self.sweep():
-            count += 1
-            if count % 4 == 0:
-                span = self.most - self.least
-                margin = 2.0 * span + 8.0 * problem.rounding(_size(self.value))
-                n_close = problem.model.close_pairs(self.value, self.ahead, margin, close, problem.n_threads)
-                kept = problem.model.reduced(close, n_close) if n_close < 0.6 * problem.mdp.n_pairs else None
-            self.advance()
-            if kept is None:
-                if count > 30:
-                    return False
-                continue
-            # half of what is asked, so that the judging sweep agrees
-            wanted = 0.5 * max(self.tol, 2 * self.bound.floor) * (1 - problem.beta_most) / max(problem.beta_most, 0.5)
-            if not self._mixed_sweeps(kept, wanted):
-                return False
-            kept, count = None, 3  # the pairs are chosen anew after the next sweep, should it not be the last
-        return True
-
-    def _mixed_sweeps(self, model, wanted):
-        """Jacobi sweeps of a model, mixed with those before so that the change is least (Anderson 1965; Walker, Ni 2011).
-
-        Constants are left out of the change, for they cost the bound nothing. Ends when its span is `wanted`; False where
-        that takes too long. Mixing begins once the choice has narrowed: while it changes much, plain sweeps gain more.
+        A pair is dropped for a while where its Q falls short by more than the span of the last change allows for. The few
+        pairs serve a correction of the value, in place and in single precision. `rough` is room as in :meth:`sweep`,
+        or None. True where the run has ended, False where the sweeps have turned slow.
         """
         problem = self.problem
         n = problem.mdp.n_states
-        depth, change, last, chosen_at = _planning.MIXED, np.empty(n), np.empty(n), 0.0
-        moved, changed, gram = np.zeros((depth, n)), np.zeros((depth, n)), np.zeros((depth, depth))
-        share, noted, begun = np.zeros(depth), -1, False
-        for k in range(100):
-            least, most = model.hard(self.value, self.ahead, None, problem.n_threads)
-            if most - least <= wanted:
-                self.advance()
-                return True
-            if k == 0:
-                chosen_at = 2 * (most - least)
-            if most - least < 0.15 * chosen_at and model.n_pairs > 1.2 * n:
-                # fewer pairs are in reach by now
-                chosen_at = most - least
-                close = np.empty(model.n_pairs, np.uint8)
-                margin = 2.0 * chosen_at + 8.0 * problem.rounding(_size(self.value))
-                n_close = model.close_pairs(self.value, self.ahead, margin, close, problem.n_threads)
-                model = model.reduced(close, n_close) if n_close < 0.8 * model.n_pairs else model
-                begun = True
-            begun = begun or k >= 12 or model.n_pairs <= 1.2 * n
-            if not begun:
+        q, delta, fresh = np.empty(problem.mdp.n_pairs), np.empty(n, np.float32), np.empty(n, np.float32)
+        half, slow = math.inf, 0
+        while not self.sweep(q=q, rough=rough):
+            rough = None  # a judge needs all digits
+            slow += self.bound.half > 0.3 * half
+            if slow > 3:
+                return False
+            half, span = self.bound.half, self.most - self.least
+            middle = 0.5 * (self.least + self.most) if problem.even else 0.0
+            margin = 0.5 * span + 8.0 * problem.rounding(_size(self.value))
+            few = _planning.Few(problem.model, self.value, self.ahead, q, middle, margin, problem.n_threads)
+            # half of what is asked, so that the judging sweep agrees
+            wanted = 0.5 * max(self.tol, 2 * self.bound.floor) * (1 - problem.beta_most) / max(problem.beta_most, 0.5)
+            if few.n_pairs > 0.6 * problem.mdp.n_pairs and slow < 3:
                 self.advance()
                 continue
-            noted += 1
-            at, count = (noted - 1) % depth if noted else -1, min(noted, depth)
-            with_new, with_change = _planning.note_step(self.value, self.ahead, 0.5 * (least + most), change, last, moved,
-                                                        changed, at, problem.n_threads)
-            if noted:
-                gram[at] = gram[:, at] = with_new
-                part = gram[:count, :count] + 1e-12 * np.diag(np.maximum(np.diag(gram)[:count], 1e-300))
-                share[:count] = np.linalg.solve(part, with_change[:count])
-            _planning.step_back(self.ahead, share, moved, self.value, problem.n_threads)
-        return False
+            delta[:] = 0.0
+            shift, best = 0.0, math.inf
+            wanted = max(wanted, 1e-3 * span)
+            for k in range(40):
+                least, most, mean = few.sweep(delta, fresh, shift, problem.n_threads)
+                # single precision ends somewhere
+                if most - least <= wanted or (k > 5 and most - least > 0.9 * best):
+                    break
+                best = min(best, most - least)
+                if problem.even:
+                    shift += 0.6 * mean
+            if np.isfinite(delta).all():
+                self.value += delta
+            else:
+                self.advance()
+        return True
 
     def auto(self):
         """Sweeps while they contract fast, as on well mixed models; else policy iteration or Newton."""
         problem = self.problem
         self.method = "jacobi"
         spans = []
+        rough = np.empty_like(self.value, np.float32) if problem.mdp.n_states >= _ROUGH and problem.even else None
         while problem.mdp.n_states > _SMALL and problem.discounted:
-            if self.sweep():
+            # the first, of values that are 0, reads no transitions; the last ones need all digits
+            if self.sweep(rough=rough if spans else None):
                 return
+            if spans and self.bound.half < 10 * self.bound.floor:
+                rough = None
             spans.append(self.bound.half)
             self.advance()
-            if len(spans) >= 5:
-                rate = max(spans[-1] / spans[-2], spans[-2] / spans[-3])
+            if len(spans) >= 4 or (len(spans) == 3 and spans[-1] > 0.9 * spans[-2]):
+                rate = spans[-1] / spans[-2]
                 left = math.log(max(self.tol, 2 * self.bound.floor) / spans[-1]) / math.log(rate) if rate < 1 else 1e9
-                if left > 60:
+                if left > 45:
                     break
-                if problem.kind == "hard" and left > 8 and self.few_actions():
+                if problem.kind == "hard" and left > 8 and self.few_actions(rough):
                     return
                 if problem.kind == "hard" and left > 8:
                     break
