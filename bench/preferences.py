@@ -62,7 +62,7 @@ PROBLEMS = {
     "thousand": Problem("1,000 × 10⁶", 1000, 10**6, repeats=7),
     "ladder": Problem("ladder of 1,000, 10⁵", 1000, 10**5, "ladder", repeats=15),
     "sparse": Problem("10⁵ × 5·10⁶", 10**5, 5 * 10**6, repeats=3),
-    "large": Problem("10⁶ × 2·10⁷", 10**6, 2 * 10**7, spread=0.7, repeats=1),
+    "large": Problem("10⁶ × 2·10⁷", 10**6, 2 * 10**7, spread=0.5, repeats=1),
 }
 PATIENCE = 150
 TARGETS = {"hundred": 1.5, "thousand": 5, "ladder": 2, "sparse": 2, "large": 2, "bootstrap": 5}

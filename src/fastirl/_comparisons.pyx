@@ -160,7 +160,7 @@ def sort_rows(const int32_t[::1] first, const int32_t[::1] second, const double[
     high item first. Two passes of a counting sort, by the high item and then, stable, by the low one.
     """
     cdef int64_t n = first.shape[0], k, at, size = 0
-    cdef int32_t i, j, low, h
+    cdef int32_t i, j, low, h, turn, free_order = 0 if ordered else 1
     _sizes(second.shape[0] == n and n < 2147483647)
     ptr_array = np.zeros(n_items + 2, np.int64)
     by_high_array = np.zeros(n_items + 2, np.int64)
@@ -170,10 +170,9 @@ def sort_rows(const int32_t[::1] first, const int32_t[::1] second, const double[
             if weight is not None and not weight[k] > 0.0:
                 continue
             i, j = first[k], second[k]
-            if i > j and not ordered:
-                i, j = j, i
-            ptr[i + 2] += 1
-            by_high[j + 2] += 1
+            low = i ^ ((i ^ j) & -((i > j) & free_order))
+            ptr[low + 2] += 1
+            by_high[(i ^ j ^ low) + 2] += 1
             size += 1
         for k in range(n_items):
             ptr[k + 2] += ptr[k + 1]
@@ -186,14 +185,12 @@ def sort_rows(const int32_t[::1] first, const int32_t[::1] second, const double[
             if weight is not None and not weight[k] > 0.0:
                 continue
             i, j = first[k], second[k]
-            if i > j and not ordered:
-                at = by_high[i + 1]
-                by_high[i + 1] = at + 1
-                lows[at], rows[at] = j, <int32_t> ~k
-            else:
-                at = by_high[j + 1]
-                by_high[j + 1] = at + 1
-                lows[at], rows[at] = i, <int32_t> k
+            turn = -((i > j) & free_order)
+            low = i ^ ((i ^ j) & turn)
+            h = i ^ j ^ low
+            at = by_high[h + 1]
+            by_high[h + 1] = at + 1
+            lows[at], rows[at] = low, (<int32_t> k) ^ turn
         k = 0
         for h in range(<int32_t> n_items):
             while k < by_high[h + 1]:
@@ -210,7 +207,7 @@ def merge_rows(const int64_t[::1] ptr, const int32_t[::1] high, const int32_t[::
     """Sorted comparisons added up by pair: (first, second, wins_first, wins_second, ties)."""
     cdef int64_t n = ptr.shape[0] - 1, i, k, size = 0, at = -1, r, step = 0 if outcome.shape[0] == 1 else 1
     cdef double w = 1.0, mu, unit = 0.5 if outcome_t is int8_t else 1.0
-    cdef int32_t last
+    cdef int32_t last, turned
     with nogil:
         for i in range(n):
             last = -1
@@ -228,14 +225,14 @@ def merge_rows(const int64_t[::1] ptr, const int32_t[::1] high, const int32_t[::
                     at += 1
                     last = high[k]
                     first[at], second[at], u[at], v[at] = <int32_t> i, last, 0.0, 0.0
-                r = row[k] if row[k] >= 0 else ~row[k]
+                turned = row[k] < 0
+                r = row[k] ^ -turned
                 mu = unit * outcome[r * step]
                 if weight is not None:
                     w = weight[r]
                 if mu == 0.5:
                     tie[at] += w
-                if row[k] < 0:
-                    mu = 1.0 - mu
+                mu += turned * (1.0 - 2.0 * mu)
                 u[at] += w * mu
                 v[at] += w * (1.0 - mu)
     return arrays
