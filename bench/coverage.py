@@ -9,15 +9,12 @@ number of people, found from a sample of 20,000 of them.
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 from scipy.special import expit
 
 import fastirl as fi
-
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "preferences.md"
-MARKERS = ("<!-- coverage table: begin -->", "<!-- coverage table: end -->")
+import pages
 
 
 def independent(rng, truth, n):
@@ -81,9 +78,7 @@ def main():
     lines += ["", f"{n:,} simulations of each; ± is 1.96 standard errors of the simulation. Printed by `bench/coverage.py`."]
     print("\n".join(lines))
     if not arguments.small:
-        page = PAGE.read_text(encoding="utf-8")
-        begin, end = page.index(MARKERS[0]) + len(MARKERS[0]), page.index(MARKERS[1])
-        PAGE.write_text(f"{page[:begin]}\n" + "\n".join(lines) + f"\n{page[end:]}", encoding="utf-8")
+        pages.put("coverage table", "\n".join(lines))
 
 
 if __name__ == "__main__":

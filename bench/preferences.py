@@ -25,9 +25,8 @@ from scipy.sparse.linalg import LinearOperator, cg, spsolve
 from scipy.special import expit, log_expit
 
 import fastirl as fi
+import pages
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "preferences.md"
-MARKERS = ("<!-- bradley-terry table: begin -->", "<!-- bradley-terry table: end -->")
 
 
 class Problem:
@@ -387,16 +386,20 @@ def table(kept):
     return "\n".join([*rows, "", note])
 
 
-def write_page(text):
-    page = PAGE.read_text(encoding="utf-8")
-    begin, end = page.index(MARKERS[0]) + len(MARKERS[0]), page.index(MARKERS[1])
-    PAGE.write_text(f"{page[:begin]}\n{text}\n{page[end:]}", encoding="utf-8")
+def rows_of_the_readme(kept):
+    names = {"thousand": "1,000 items, 10⁶ comparisons", "sparse": "10⁵ items, 5·10⁶ comparisons", "bootstrap": "1,000 bootstrap refits"}
+    for name, title in names.items():
+        runs = kept.get(name, {})
+        timed = sorted((run["seconds"], peer) for peer, run in runs.items() if peer != "fastirl" and "seconds" in run)
+        if timed and "fastirl" in runs:
+            yield f"Bradley-Terry, {title}", timed[0][1], f"{timed[0][0] / runs['fastirl']['seconds']:.1f}"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("problems", nargs="*", help=f"of {', '.join((*PROBLEMS, 'bootstrap'))}; by default all")
     parser.add_argument("--small", action="store_true", help="small sizes, answers only")
+    parser.add_argument("--readme", action="store_true", help="also rows of the README's short table")
     parser.add_argument("--print", action="store_true", help="do not write the page")
     parser.add_argument("--keep", type=Path, help="a JSON file in which figures of earlier runs are kept and found")
     arguments = parser.parse_args()
@@ -411,7 +414,9 @@ def main():
         return
     print(table(kept))
     if not arguments.print:
-        write_page(table(kept))
+        pages.put("bradley-terry table", table(kept))
+    if arguments.readme:
+        pages.headlines(list(rows_of_the_readme(kept)))
 
 
 if __name__ == "__main__":
