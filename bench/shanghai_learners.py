@@ -72,7 +72,12 @@ def learners(net, length, small):
 
 
 def main(arguments):
+    import real_data
+
     small = "--small" in arguments
+    if real_data.folder() is None or not (real_data.folder() / "shanghai").is_dir():
+        print("skipped: the data set 'shanghai' is not here; name its parent folder in FASTIRL_DATA")
+        return
     net, parts, length = network(small)
     result = fi.compare_learners(learners(net, length, small), net, parts, length=length)
     columns = result.table.to_dict()

@@ -13,6 +13,7 @@ from scipy import optimize, sparse
 from test_planning import trajectories
 
 import fastirl as fi
+from fastirl.domains import gridworld
 from fastirl import _planning_reference as ref
 from fastirl.mdp import MDP
 
@@ -362,3 +363,16 @@ def test_thousands_of_weights_are_fitted_without_standard_errors():
     assert "no standard errors" in str(model.summary())
     with pytest.raises(fi.InvalidInputError, match="2,401"):
         model.standard_errors()
+
+
+def test_policies_over_time_that_are_not_kept_are_computed_again_to_the_bit(monkeypatch):
+    world = gridworld(4, discount=0.95)
+    trips = fi.sample_trajectories(world.mdp, None, 20, np.random.default_rng(0), horizon=6,
+                                   initial_distribution=world.initial_distribution)
+    for objective in ("likelihood", "feature_matching"):
+        kept = fi.process_log_likelihood(world.mdp, world.reward, trips, reward_on="state", objective=objective, horizon=6)
+        with monkeypatch.context() as patch:
+            patch.setattr("fastirl.process_likelihood._KEPT", 1)
+            again = fi.process_log_likelihood(world.mdp, world.reward, trips, reward_on="state", objective=objective, horizon=6)
+        np.testing.assert_array_equal(kept.gradient, again.gradient)
+        assert kept.value == again.value

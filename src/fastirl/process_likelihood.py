@@ -24,6 +24,7 @@ from .trajectories import Trajectories
 
 __all__ = ["OBJECTIVES", "MatchedSteps", "ProcessModel", "match_steps", "process_log_likelihood"]
 
+_KEPT = 2**24  # entries of policies over time that are kept, not computed again
 OBJECTIVES = ("likelihood", "feature_matching")
 
 
@@ -258,13 +259,16 @@ class ProcessModel:
         whole = Problem(mdp, reward, "soft", 1.0, n_threads=self.n_threads)
         problems, dead = [whole] * horizon, np.zeros(mdp.n_states, bool)
         value = np.zeros((horizon + 1, mdp.n_states))
-        policy, scratch, bound = np.empty(mdp.n_pairs), np.empty(mdp.n_states), 0.0
+        kept = horizon if horizon * mdp.n_pairs <= _KEPT else 1
+        policies, scratch, bound = np.empty((kept, mdp.n_pairs)), np.empty(mdp.n_states), 0.0
+        any_closed = bool(np.isneginf(reward).any())
         slopes = None if features is None else np.zeros((horizon + 1, mdp.n_states, features.shape[1]))
         for t in range(horizon - 1, -1, -1):
             problem = problems[t] = whole.before(dead)
-            here = steps.time == t
-            started = problem.dead[steps.start] if t == 0 else np.zeros(len(steps), bool)
-            self._refuse_forbidden(np.where(here, problem.reward[steps.pair], 0.0), started)
+            if any_closed or dead.any():
+                started = problem.dead[steps.start] if t == 0 else np.zeros(len(steps), bool)
+                self._refuse_forbidden(np.where(steps.time == t, problem.reward[steps.pair], 0.0), started)
+            policy = policies[min(t, kept - 1)]
             problem.sweep(value[t + 1], value[t], policy)
             dead = problem.dead
             bound = problem.rounding(float(np.abs(value[t + 1]).max(initial=0.0))) + problem.beta_most * bound
@@ -285,8 +289,9 @@ class ProcessModel:
         passing = self.y[0].copy()
         hessian = None if features is None else np.zeros((features.shape[1],) * 2)
         for t in range(horizon):
-            problem = problems[t]
-            problem.sweep(value[t + 1], scratch, policy)
+            problem, policy = problems[t], policies[min(t, kept - 1)]
+            if kept < horizon:
+                problem.sweep(value[t + 1], scratch, policy)
             passing[mdp.terminal] = 0.0
             _planning.push(problem.model, policy, passing, pair, there)
             gradient += pair
