@@ -123,8 +123,25 @@ def test_without_ties_kernels_equal_their_twin(seed):
     np.testing.assert_allclose(curvature, -want[2][first, second], rtol=0, atol=1e-13)
     assert np.count_nonzero(np.triu(want[2], 1)) == len(first)
     direction = rng.normal(size=6)
-    np.testing.assert_allclose(model.times(at, direction), want[2] @ direction, rtol=0, atol=1e-13)
+    # single precision is enough for directions
+    np.testing.assert_allclose(model.times(at, direction), want[2] @ direction, rtol=0, atol=1e-6)
     np.testing.assert_allclose(data.weight @ model.score_rows(at).toarray(), want[1], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("n_ranked", [None, 2])
+def test_rankings_of_one_length_and_of_several_take_the_same_sums(n_ranked):
+    items, theta = simulated(7, 25, 4, np.random.default_rng(15))
+    models = [_Strict(Rankings.from_arrays(items, n_ranked=n_ranked, labels=range(7)), None),
+              _Strict(Rankings.from_lists([*items.tolist(), [0]], None if n_ranked is None else [[]] * 26, labels=range(7)), None)]
+    if n_ranked is not None:
+        models.pop()
+        models.append(_Strict(Rankings.from_arrays(items, n_ranked=n_ranked, weight=[2.0] * 25, labels=range(7)), None))
+    (value, gradient, at), (other, slope, there) = (model.evaluate(theta) for model in models)
+    factor = 1 if n_ranked is None else 2
+    np.testing.assert_allclose(other, factor * value, rtol=1e-13)
+    np.testing.assert_allclose(slope, factor * gradient, rtol=0, atol=1e-12)
+    direction = np.arange(7.0)
+    np.testing.assert_allclose(models[1].times(there, direction), factor * models[0].times(at, direction), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -51,6 +51,65 @@ def successors(const int32_t[::1] item, const int64_t[::1] offsets, const int32_
     return np.asarray(tail)[:n], np.asarray(head)[:n]
 
 
+def all_connected(const int32_t[::1] item, const int64_t[::1] offsets, const int32_t[::1] level, const int64_t[::1] n_ranked,
+                  Py_ssize_t n_items, int rounds):
+    """Whether in a few rounds over the rankings wins are seen to lead from item 0 to every item, and back.
+
+    True is certain; False may mean that more rounds were needed.
+    """
+    cdef Py_ssize_t r, u, v, begin, end, below, count
+    cdef int direction, turn
+    cdef bint ties = level.shape[0] > 0, on
+    cdef unsigned char[::1] reached
+    if n_items == 0 or item.shape[0] == 0:
+        return False
+    for direction in range(2):
+        reached, count = np.zeros(n_items, np.uint8), 1
+        reached[0] = 1
+        with nogil:
+            for turn in range(rounds):
+                if count == n_items:
+                    break
+                for r in range(offsets.shape[0] - 1):
+                    if count == n_items:
+                        break
+                    begin, end = offsets[r], offsets[r + 1]
+                    below, on = begin + n_ranked[r], False
+                    if direction == 0:
+                        u = begin
+                        while u < below:  # a tie at a time: who is reached reaches all of it, and all that come later
+                            v = u
+                            while v < below and (v == u or (ties and level[v] == level[u])):
+                                on = on or reached[item[v]]
+                                v += 1
+                            while on and u < v:
+                                count += 1 - reached[item[u]]
+                                reached[item[u]] = 1
+                                u += 1
+                            u = v
+                        if on:
+                            for u in range(below, end):
+                                count += 1 - reached[item[u]]
+                                reached[item[u]] = 1
+                    else:
+                        for u in range(below, end):
+                            on = on or reached[item[u]]
+                        u = below - 1
+                        while u >= begin:
+                            v = u
+                            while v >= begin and (v == u or (ties and level[v] == level[u])):
+                                on = on or reached[item[v]]
+                                v -= 1
+                            while on and u > v:
+                                count += 1 - reached[item[u]]
+                                reached[item[u]] = 1
+                                u -= 1
+                            u = v
+        if count < n_items:
+            return False
+    return True
+
+
 def pair_list(const int32_t[::1] item, const int64_t[::1] offsets, const int32_t[::1] level, const int64_t[::1] n_ranked,
               const double[::1] weight, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_pairs):
     """(better, worse, weight, tied) of every pair of rankings first … last - 1 whose order is known; a tie once."""
@@ -88,79 +147,112 @@ def pair_matrix(const int32_t[::1] item, const int64_t[::1] offsets, const int32
 
 
 def tally(const int32_t[::1] item, const int64_t[::1] offsets, const int64_t[::1] n_stages, const double[::1] weight,
-          double[::1] chosen, double[::1] present):
-    """Weight of the stages at which each item was chosen, and at which it was there."""
-    cdef Py_ssize_t r, u, begin, stage
+          double[::1] chosen, double[::1] present, double[::1] share):
+    """Weight of the stages at which each item was chosen, and at which it was there; `share` as at equal worths of 1."""
+    cdef Py_ssize_t r, u, begin, end, stage
+    cdef double w, a
     with nogil:
         for r in range(offsets.shape[0] - 1):
-            begin, stage = offsets[r], n_stages[r]
-            for u in range(begin, offsets[r + 1]):
-                if u - begin < stage:
-                    chosen[item[u]] += weight[r]
-                present[item[u]] += weight[r] * min(u - begin + 1, stage)
+            begin, end, stage, w = offsets[r], offsets[r + 1], offsets[r] + n_stages[r], weight[r]
+            a = 0.0
+            for u in range(begin, stage):
+                a += w / (end - u)
+                chosen[item[u]] += w
+                present[item[u]] += w * (u - begin + 1)
+                share[item[u]] += a
+            for u in range(stage, end):
+                present[item[u]] += w * (stage - begin)
+                share[item[u]] += a
+
+
+# Likelihood and curvature run often: for rankings of one length (`length` above 0, each of `stages` stages) offsets and stages
+# are not read, and without `weight` all weigh 1, which halves what streams through the caches.
 
 
 def likelihood(const int32_t[::1] item, const int64_t[::1] offsets, const int64_t[::1] n_stages, const double[::1] weight,
-               const double[::1] worth, double[::1] share, double[::1] by_entry, Py_ssize_t longest):
-    """Sum of w log S_t over all stages; share_i += sum of w / S_t over the stages at which i is there.
+               Py_ssize_t length, Py_ssize_t stages, const double[::1] worth, double[::1] share, double[::1] square,
+               float[::1] inverse, double[::1] by_entry, Py_ssize_t longest):
+    """Sum of w log S_t over all stages; share_i += sum of w / S_t over the stages at which i is there, square_i of w / S_t^2.
 
-    The expected number of choices of i is worth_i share_i. `by_entry`, where not empty, takes 1 / S summed for each entry.
+    The expected number of choices of i is worth_i share_i, the Hessian's diagonal that less worth_i^2 square_i. `inverse`
+    takes 1 / S_t at the entry of each stage; `by_entry`, where not empty, its sum up to each entry. `square` may be empty.
     """
     cdef Py_ssize_t r, u, begin, end, stage
-    cdef double total = 0.0, product, s, a, w
-    cdef bint keep = by_entry.shape[0] > 0
-    cdef double[::1] suffix = np.empty(longest + 1)
+    cdef double total = 0.0, product = 1.0, s, a, b, w = 1.0, last = 1.0
+    cdef bint keep = by_entry.shape[0] > 0, bend = square.shape[0] > 0, weighted = weight.shape[0] > 0
+    cdef double[::1] one = np.empty(longest + 1)
     with nogil:
         for r in range(offsets.shape[0] - 1):
-            begin, end, w = offsets[r], offsets[r + 1], weight[r]
-            stage = begin + n_stages[r]
+            begin = r * length if length else offsets[r]
+            end = begin + length if length else offsets[r + 1]
+            stage = begin + (stages if length else n_stages[r])
+            if weighted:
+                w = weight[r]
+                if w != last:  # one logarithm for many stages of one weight
+                    total += last * log(product)
+                    product, last = 1.0, w
             s = 0.0
             for u in range(end - 1, stage - 1, -1):
                 s += worth[item[u]]
-            product = 1.0
             for u in range(stage - 1, begin - 1, -1):
                 s += worth[item[u]]
-                suffix[u - begin] = s
+                one[u - begin] = 1.0 / s
+                inverse[u] = <float> one[u - begin]
                 product *= s
-                if not 1e-200 < product < 1e200:
+                if not 1e-150 < product < 1e150:
                     total += w * log(product)
                     product = 1.0
-            total += w * log(product)
             a = 0.0
-            for u in range(begin, end):
-                if u < stage:
-                    a += 1.0 / suffix[u - begin]
-                share[item[u]] += w * a
-                if keep:
-                    by_entry[u] = a
+            for u in range(begin, stage):
+                a += w * one[u - begin]
+                share[item[u]] += a
+            for u in range(stage, end):
+                share[item[u]] += a
+            if bend or keep:
+                a = b = 0.0
+                for u in range(begin, end):
+                    if u < stage:
+                        a += one[u - begin]
+                        b += w * one[u - begin] * one[u - begin]
+                    if bend:
+                        square[item[u]] += b
+                    if keep:
+                        by_entry[u] = a
+        total += last * log(product)
     return total
 
 
 def curvature(const int32_t[::1] item, const int64_t[::1] offsets, const int64_t[::1] n_stages, const double[::1] weight,
-              const double[::1] worth, const double[::1] pushed, double[::1] back, Py_ssize_t longest):
+              Py_ssize_t length, Py_ssize_t stages, const float[::1] inverse, const double[::1] pushed, double[::1] back,
+              Py_ssize_t longest):
     """back_i += sum of w M_t / S_t^2 over the stages at which i is there, M_t the sum of `pushed` still there.
 
-    The Hessian times v is worth (v share - back) with pushed = worth v.
+    `inverse` holds 1 / S_t as `likelihood` left it. The Hessian times v is worth (v share - back) with pushed = worth v, up to
+    the rounding of float32, of which steps are corrected by the next gradient.
     """
     cdef Py_ssize_t r, u, begin, end, stage
-    cdef double s, m, a, w
+    cdef double m, a, w = 1.0, one
+    cdef bint weighted = weight.shape[0] > 0
     cdef double[::1] ratio = np.empty(longest + 1)
     with nogil:
         for r in range(offsets.shape[0] - 1):
-            begin, end, w = offsets[r], offsets[r + 1], weight[r]
-            stage = begin + n_stages[r]
-            s = m = 0.0
+            begin = r * length if length else offsets[r]
+            end = begin + length if length else offsets[r + 1]
+            stage = begin + (stages if length else n_stages[r])
+            if weighted:
+                w = weight[r]
+            m = 0.0
             for u in range(end - 1, stage - 1, -1):
-                s += worth[item[u]]
                 m += pushed[item[u]]
             for u in range(stage - 1, begin - 1, -1):
-                s += worth[item[u]]
                 m += pushed[item[u]]
-                ratio[u - begin] = m / (s * s)
+                one = inverse[u]
+                ratio[u - begin] = w * m * one * one
             a = 0.0
-            for u in range(begin, end):
-                if u < stage:
-                    a += w * ratio[u - begin]
+            for u in range(begin, stage):
+                a += ratio[u - begin]
+                back[item[u]] += a
+            for u in range(stage, end):
                 back[item[u]] += a
 
 

@@ -26,6 +26,7 @@ _EXACT = 1500  # up to which standard errors take that inverse
 _WIDEST = 600.0  # log worths further apart would underflow in sums
 _FILL = 50.0  # terms of an elimination for each pair and item, up to which a sparse factor is taken
 _CG_LIMIT = 200
+_ROUNDS = 10  # over the rankings, to see that all items are connected
 _DECREMENT = 1e-6
 
 
@@ -408,18 +409,14 @@ def _within(data, component):
 
 def _strong_groups(data):
     """None where all items are strongly connected, else (graph, group of each item, number of groups)."""
-    n, m = data.n_items, len(data)
+    n = data.n_items
     level = data._level if data.has_ties else np.empty(0, np.int32)
-    end = min(m, 1 + 20 * n // max(int(np.diff(data.offsets[:2])[0]), 1))
-    while True:  # a part of the rankings often connects all items
-        tail, head = _rankings.successors(data.item, data.offsets, level, data.n_ranked, 0, end)
-        graph = sparse.csr_array((np.ones(len(tail), np.int8), (tail, head)), shape=(n, n))
-        count, group = csgraph.connected_components(graph, connection="strong")
-        if count == 1:
-            return None
-        if end == m:
-            return graph, group, count
-        end = m
+    if _rankings.all_connected(data.item, data.offsets, level, data.n_ranked, n, _ROUNDS):
+        return None
+    tail, head = _rankings.successors(data.item, data.offsets, level, data.n_ranked, 0, len(data))
+    graph = sparse.csr_array((np.ones(len(tail), np.int8), (tail, head)), shape=(n, n))
+    count, group = csgraph.connected_components(graph, connection="strong")
+    return None if count == 1 else (graph, group, count)
 
 
 def _some(data, members):
@@ -442,12 +439,15 @@ class _Strict:
         sizes = np.diff(data.offsets)
         self.longest = int(sizes.max())
         self.n_stages = np.minimum(data.n_ranked, sizes - 1)
-        self.chosen, self.appearances = np.zeros(self.n_items), np.zeros(self.n_items)
-        _rankings.tally(data.item, data.offsets, self.n_stages, data.weight, self.chosen, self.appearances)
+        self.chosen, self.appearances, self._equal = np.zeros((3, self.n_items))
+        _rankings.tally(data.item, data.offsets, self.n_stages, data.weight, self.chosen, self.appearances, self._equal)
         self.n_choices = float(self.chosen.sum())
         self.n_passes = 0
         self._pairs = self._pattern = None
+        self._room, self._turn = [np.empty(len(data.item), np.float32), np.empty(len(data.item), np.float32)], 0
         self._args = data.item, data.offsets, self.n_stages, data.weight
+        even = self.longest if (sizes == self.longest).all() and (self.n_stages == self.n_stages[0]).all() else 0
+        self._hot = (*self._args[:3], np.empty(0) if (data.weight == 1).all() else data.weight, even, int(self.n_stages[0]))
 
     def check_orders(self):
         """Without ties there are no parameters of ties."""
@@ -457,45 +457,53 @@ class _Strict:
 
     def start(self):
         """One step of Hunter's minorisation from equal worths."""
-        share = np.zeros(self.n_items)
-        _rankings.likelihood(*self._args, np.ones(self.n_items), share, np.empty(0), self.longest)
-        self.n_passes += 1
+        share = self._equal
         extra = self.precision + (0.0 if self.prior is None else 1e-3)
         with np.errstate(divide="ignore"):
             found = np.log((self.chosen + extra) / np.where(share > 0, share + extra, 1.0))
         return np.where(share > 0, np.clip(found, -20.0, 20.0), 0.0)
 
-    def evaluate(self, theta):
-        """(value, gradient, what the curvature there needs); None where worths would underflow."""
+    def _sums(self, worth, square, by_entry):
+        """(Σ w log S, Σ w / S of each item, 1 / S of each stage); what is not empty is filled."""
+        share, inverse = np.zeros(self.n_items), self._room[1 - self._turn]
+        total = _rankings.likelihood(*self._hot, worth, share, square, inverse, by_entry, self.longest)
+        self.n_passes += 1
+        return total, share, inverse
+
+    def evaluate(self, theta, diagonal=False):
+        """(value, gradient, what the curvature there needs); None where worths would underflow.
+
+        With `diagonal` the Hessian's diagonal is noted, which preconditions from here on.
+        """
         top = theta.max()
         if not top - theta.min() < _WIDEST:
             return None
-        worth, share = np.exp(theta - top), np.zeros(self.n_items)
-        total = _rankings.likelihood(*self._args, worth, share, np.empty(0), self.longest) + self.n_choices * top
-        self.n_passes += 1
-        value = total - self.chosen @ theta
+        worth, square = np.exp(theta - top), np.zeros(self.n_items if diagonal else 0)
+        total, share, inverse = self._sums(worth, square, np.empty(0))
+        if diagonal:
+            expected = worth * share
+            self.scale = np.maximum(expected - worth**2 * square, 1e-3 * expected) + self.precision
         expected = worth * share
-        return (value + 0.5 * self.precision * (theta @ theta), expected - self.chosen + self.precision * theta,
-                (worth, share, theta))
+        log_likelihood = float(self.chosen @ theta - total - self.n_choices * top)
+        return (0.5 * self.precision * (theta @ theta) - log_likelihood, expected - self.chosen + self.precision * theta,
+                (worth, share, theta, inverse, log_likelihood))
+
+    def accept(self):
+        """Keep what the last evaluation wrote; the next one writes elsewhere."""
+        self._turn = 1 - self._turn
 
     def log_likelihood(self, at):
-        theta = at[2]
-        total = _rankings.likelihood(*self._args, at[0], np.zeros(self.n_items), np.empty(0), self.longest)
-        return float(self.chosen @ theta - total - self.n_choices * theta.max())
-
-    def diagonal(self, at):
-        """Hessian's diagonal without its small second term: a preconditioner."""
-        return at[0] * at[1] + self.precision
+        return at[4]
 
     def times(self, at, direction):
-        worth, share, _ = at
+        worth, share, inverse = at[0], at[1], at[3]
         back = np.zeros(self.n_items)
-        _rankings.curvature(*self._args, worth, worth * direction, back, self.longest)
+        _rankings.curvature(*self._hot, inverse, worth * direction, back, self.longest)
         self.n_passes += 1
         return worth * (direction * share - back) + self.precision * direction
 
     def dense(self, at):
-        worth, share, _ = at
+        worth = at[0]
         matrix = np.zeros((self.n_items, self.n_items))
         _rankings.hessian(*self._args, worth, matrix, self.longest)
         self.n_passes += 1
@@ -522,9 +530,8 @@ class _Strict:
 
     def score_rows(self, at):
         """(n_rankings, n_params) scores of rankings of weight 1, sparse."""
-        by_entry = np.empty(len(self.data.item))
-        worth = at[0]
-        _rankings.likelihood(*self._args, worth, np.zeros(self.n_items), by_entry, self.longest)
+        by_entry, worth = np.empty(len(self.data.item)), at[0]
+        self._sums(worth, np.empty(0), by_entry)
         sizes = np.diff(self.data.offsets)
         place = np.arange(len(by_entry)) - np.repeat(self.data.offsets[:-1], sizes)
         score = (place < np.repeat(self.n_stages, sizes)) - worth[self.data.item] * by_entry
@@ -608,7 +615,9 @@ class _Strict:
     def solve(self, at, right):
         if self.n_params <= _DENSE:
             return self.centred(self.factor(at)(right))
-        found, _ = _conjugate_gradients(self, at, right, 1e-10, 20 * self.n_params)
+        if not self.orders:
+            return self.centred(self._laplacian(at).solve(right, 1e-8))
+        found, _ = _conjugate_gradients(self, at, right, 1e-8, 20 * self.n_params)
         return self.centred(found)
 
     def scores(self, kind):
@@ -754,7 +763,7 @@ class _Tied(_Strict):
         top = strength.max()
         return np.exp((strength - top)[:, None] / self.order), np.exp(np.concatenate([[0.0], theta[self.n_items:]])), top
 
-    def evaluate(self, theta):
+    def evaluate(self, theta, diagonal=False):
         strength, log_delta = theta[: self.n_items], theta[self.n_items:]
         if not strength.max() - strength.min() < _WIDEST or not np.abs(log_delta).max(initial=0.0) < 100:
             return None
@@ -764,19 +773,20 @@ class _Tied(_Strict):
                                           self.longest) + self.n_choices * top
         self.n_passes += 1
         expected = np.concatenate([expected, ties[1:]])
+        if diagonal:
+            self.scale = np.maximum(expected, 1e-300)
+            self.scale[: self.n_items] += self.precision
         value = total - self.chosen @ theta + 0.5 * self.precision * (strength @ strength)
         gradient = expected - self.chosen
         gradient[: self.n_items] += self.precision * strength
         return value, gradient, (root, delta, theta, expected)
 
+    def accept(self):
+        """Nothing is kept outside `at`."""
+
     def log_likelihood(self, at):
         theta = at[2]
         return float(-self.evaluate(theta)[0] + 0.5 * self.precision * (theta[: self.n_items] @ theta[: self.n_items]))
-
-    def diagonal(self, at):
-        found = at[3].copy()
-        found[: self.n_items] += self.precision
-        return np.maximum(found, 1e-300)
 
     def times(self, at, direction):
         root, delta, _, _ = at
@@ -823,14 +833,15 @@ def _fit(model, rankings, method, tol, max_iter):
     counts = np.concatenate([model.appearances, np.full(len(model.orders), model.n_choices)])
     counts = np.where(counts > 0, counts, 1.0)
     theta = model.centred(model.start())
-    value, gradient, at = model.evaluate(theta)
+    value, gradient, at = model.evaluate(theta, diagonal=True)
+    model.accept()
     ritz, n_iter, decrement, residual = 1.0, 0, np.inf, np.inf
     while True:
         residual = float((np.abs(gradient) / counts).max())
         tight = residual <= 0.5 * tol
         if method == "newton-cg":
-            # the last system only measures what is left: a rough solution and a bound on its rest will do
-            forcing = 0.1 if tight else min(0.1, np.sqrt(residual))
+            # no system need be solved better than for what it is there; the last one tells how far away the maximum is
+            forcing = 0.01 if tight else min(0.1, max(np.sqrt(residual), 0.1 * tol / residual))
             step, report = _conjugate_gradients(model, at, -gradient, forcing, _CG_LIMIT if may_switch else 10 * model.n_params)
             ritz = min(ritz, report.ritz)
             if may_switch and not report.reached:
@@ -838,17 +849,19 @@ def _fit(model, rankings, method, tol, max_iter):
                 if model.direct_is_cheap(at):
                     method = "newton"
                 continue
-            decrement = float(np.sqrt(max(-gradient @ step, 0.0) + report.rest / ritz))
+            # of what is left of the system, by an eigenvalue a hundred times smaller than any that was seen
+            decrement = float(np.sqrt(max(-gradient @ step, 0.0) + 100.0 * report.rest / ritz))
         else:
             step = model.factor(at)(-gradient)
             decrement = float(np.sqrt(max(-gradient @ step, 0.0)))
         if (tight and decrement <= 0.5 * _DECREMENT) or n_iter == max_iter:
             break
         n_iter += 1
-        moved = _line_search(model, theta, value, gradient, step)
+        moved = _line_search(model, theta, value, gradient, step, n_iter <= 2)
         if moved is None:  # rounding leaves nothing to gain
             break
         theta, value, gradient, at = moved
+        model.accept()
     model.at = at
     theta = model.centred(theta)
     converged = residual <= tol and decrement <= _DECREMENT
@@ -866,7 +879,7 @@ def _fit(model, rankings, method, tol, max_iter):
         source=model)
 
 
-def _line_search(model, theta, value, gradient, step):
+def _line_search(model, theta, value, gradient, step, diagonal):
     """(theta, value, gradient, at) after the first of the steps 1, ½, ¼, … that lowers the value enough, or None."""
     slope = float(gradient @ step)
     # below this differences of values are rounding; there the gradient decides
@@ -874,7 +887,7 @@ def _line_search(model, theta, value, gradient, step):
     length = 1.0
     for _ in range(60):
         tried = theta + length * step
-        found = model.evaluate(tried)
+        found = model.evaluate(tried, diagonal)
         if found is not None:
             if -slope * length <= 10 * noise:
                 return (tried, *found) if np.abs(found[1]).max() < np.abs(gradient).max() else None
@@ -893,8 +906,7 @@ class _Report:
 
 def _conjugate_gradients(model, at, right, forcing, limit):
     """(x, report) with H x = right up to `forcing`, preconditioned by the diagonal; the null space is never left or entered."""
-    scale = model.diagonal(at)
-    scale = np.where(scale > 0, scale, 1.0)
+    scale = np.where(model.scale > 0, model.scale, 1.0)
     x, residual = np.zeros(len(right)), right.copy()
     z = residual / scale
     direction, rho = z.copy(), float(residual @ z)

@@ -553,9 +553,11 @@ def _codes(values, labels, offsets):
     if given.dtype.kind in "iu" and given.size:
         low, high = int(given.min()), int(given.max())
         if high - low < 4 * given.size + 1000:  # a table is cheaper than a sort
-            shifted = (given - given.dtype.type(low)).astype(np.int64)
+            shifted = given if low == 0 else (given - given.dtype.type(low)).astype(np.int64)
             present = np.zeros(high - low + 1, bool)
             present[shifted] = True
+            if present.all():
+                return shifted.astype(np.int32), np.arange(low, high + 1).astype(given.dtype)
             rank = (np.cumsum(present) - 1).astype(np.int32)
             return rank[shifted], (np.flatnonzero(present) + low).astype(given.dtype)
     if given.dtype.kind == "O":
