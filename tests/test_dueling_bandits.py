@@ -149,7 +149,7 @@ def test_a_bandit_is_called_one_way(kind):
 
 def test_counts_and_bounds_follow_the_updates():
     bandit = RUCB(3, np.random.default_rng(0))
-    for i, j, outcome in ((0, 1, 1), (1, 0, 1), (0, 1, 0.5), (2, 1, 0), (2, 2, 0.5)):
+    for i, j, outcome in ((0, 1, True), (np.int64(1), 0.0, 1), (0, 1, 0.5), (2, 1, 0), (2, 2, 0.5)):
         bandit.update(i, j, outcome)
     assert bandit.wins.tolist() == [[0, 1.5, 0], [1.5, 0, 1], [0, 0, 0]]
     upper, lower = bandit._bounds(0.51)
@@ -198,6 +198,9 @@ def test_many_copeland_winners_are_all_right():
     (lambda rng: RUCB(3, rng).update(0, 3, 1), "got 3"),
     (lambda rng: RUCB(3, rng).update(-1, 0, 1), "got -1"),
     (lambda rng: RUCB(3, rng).update(0, 1, 2), "`outcome`"),
+    (lambda rng: RUCB(3, rng).update(0, 1, "win"), "`outcome`"),
+    (lambda rng: RUCB(3, rng).update("a", 1, 1), "`first`"),
+    (lambda rng: simulate_duels({"btm": BeatTheMean}, bradley_terry([1, 0]), 10, 1, rng), "functools.partial"),
     (lambda rng: RUCB(3, rng).update(0, 1, float("nan")), "`outcome`"),
     (lambda rng: simulate_duels({}, bradley_terry([1, 0]), 10, 1, rng), "`bandits`"),
     (lambda rng: simulate_duels([RUCB], bradley_terry([1, 0]), 10, 1, rng), "`bandits`"),

@@ -455,6 +455,7 @@ def test_a_million_labels_and_three_rankings():
     (lambda: plackett_luce(fi.Comparisons.from_winners(["a"], ["b"])), "bradley_terry"),
     (lambda: plackett_luce([["a", "b"], ["b", "a"]]).contrast("a", "c"), "'c'"),
     (lambda: plackett_luce([["a", "b"], ["b", "a"]]).choice_probabilities(["a", "a"]), "different"),
+    (lambda: plackett_luce([["a", "b"], ["b", "a"]]).choice_probabilities("ab"), "a sequence of labels"),
     (lambda: plackett_luce([["a", "b"], ["b", "a"]]).standard_errors("sandwich"), "`kind`"),
     (lambda: plackett_luce([["a", "b"], ["b", "a"]]).table(level=2), "`level`"),
 ])

@@ -214,6 +214,14 @@ def test_probabilities_are_read_as_they_stand():
     np.testing.assert_allclose(c.dense(), [[0.5, 0.6, 0.5], [0.4, 0.5, 0.9], [0.5, 0.1, 0.5]], rtol=1e-15)
 
 
+def test_frames_bring_their_labels():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([[0.5, 0.2], [0.8, 0.5]], index=["x", "y"], columns=["x", "y"])
+    assert condorcet_winner(PairwiseMatrix.from_probabilities(frame)).winner == "y"
+    with pytest.raises(InvalidInputError, match="reindex"):
+        PairwiseMatrix.from_probabilities(frame[["y", "x"]])
+
+
 def test_unobserved_pairs_are_a_decision():
     c = Comparisons.from_winners(["a", "a", "b"], ["b", "c", "d"], labels=list("abcd"))
     for rule in RULES:

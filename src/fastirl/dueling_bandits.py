@@ -73,10 +73,12 @@ class DuelingBandit:
             An unknown item, an outcome outside [0, 1].
         """
         n = self.n_items
+        if type(first) is not int or type(second) is not int:
+            first, second = _v.whole_number("first", first, lower=-n), _v.whole_number("second", second, lower=-n)
         if not (0 <= first < n and 0 <= second < n):
             bad = first if not 0 <= first < n else second
             raise InvalidInputError(f"items are 0 … {n - 1}: got {_v.shown(bad)}; pass what choose() returned")
-        if not 0 <= outcome <= 1:
+        if isinstance(outcome, str) or not 0 <= outcome <= 1:
             raise InvalidInputError(f"`outcome` must lie between 0 and 1: got {_v.shown(outcome)}; pass 1 where the first was "
                                     "preferred, 0 where the second was, 0.5 where neither")
         self.n_duels += 1
@@ -496,7 +498,11 @@ def simulate_duels(bandits, preference, horizon, runs=10, rng=None, n_points=200
         right = {kind: 0 for kind in costs}
         begin = time.process_time()
         for run, (own, nature) in enumerate(zip(*[iter(rng.spawn(2 * runs))] * 2)):
-            bandit = factory(n, own)
+            try:
+                bandit = factory(n, own)
+            except TypeError as error:
+                raise InvalidInputError(f"each factory must take (n_items, rng): that of {name!r} failed ({error}); pass a class, or "
+                                        "functools.partial(BeatTheMean, horizon=…)") from error
             played = _play(bandit, probability, horizon, nature)
             if played.min() < 0 or played.max() >= n * n:
                 raise InvalidInputError(f"items are 0 … {n - 1}: {name!r} chose another one; correct its choose()")

@@ -203,6 +203,8 @@ class PlackettLuceResult:
         InvalidInputError
             An unknown label, a repeated one.
         """
+        if isinstance(items, (str, bytes)):
+            raise InvalidInputError(f"`items` must be a sequence of labels: got {items!r}; pass a list")
         places = np.atleast_1d(self._finder.locate("items", list(items), "the label of an item", "`labels`"))
         if len(np.unique(places)) != len(places):
             raise InvalidInputError(f"`items` must be different: got {list(items)!r}; drop the repeated ones")

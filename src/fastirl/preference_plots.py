@@ -245,7 +245,10 @@ def plot_win_matrix(c, ax=None, *, order="copeland", annotate=None, colorbar=Tru
             ax.text(j, i, f"{share[i, j]:.2f}".lstrip("0") if share[i, j] < 1 else "1", ha="center", va="center", fontsize=8,
                     color=INK if abs(share[i, j] - 0.5) < 0.33 else "#ffffff")
     if n <= 60:
-        ax.set_xticks(np.arange(n), labels, rotation=45, ha="left", rotation_mode="anchor")
+        if max(map(len, labels)) > 3:
+            ax.set_xticks(np.arange(n), labels, rotation=45, ha="left", rotation_mode="anchor")
+        else:
+            ax.set_xticks(np.arange(n), labels)
         ax.set_yticks(np.arange(n), labels)
         ax.xaxis.tick_top()
     else:

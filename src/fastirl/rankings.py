@@ -510,7 +510,8 @@ class Rankings:
 def _outer(name, values, flat=False):
     if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable) or hasattr(values, "columns"):
         what = "labels" if flat else "sequences"
-        raise InvalidInputError(f"`{name}` must be a sequence of {what}: got {type(values).__name__}; pass a list")
+        way_out = "pass Rankings.from_frame(df) or .from_arrays(df)" if hasattr(values, "columns") else "pass a list"
+        raise InvalidInputError(f"`{name}` must be a sequence of {what}: got {type(values).__name__}; {way_out}")
     return list(values)
 
 

@@ -92,7 +92,7 @@ class PairwiseMatrix:
         probability : (n_items, n_items) array, or a sparse matrix
             P(i ≻ j) in row i, column j, with P(i ≻ j) + P(j ≻ i) = 1 up to 10⁻⁹; the diagonal is not read. In a sparse
             matrix a pair is observed where an entry is stored, and the other one may be left out.
-        labels : sequence (n_items,) of unique labels, optional
+        labels : sequence (n_items,) of unique labels, by default 0 … n_items − 1, or the index of a DataFrame
 
         Returns
         -------
@@ -108,6 +108,11 @@ class PairwiseMatrix:
         >>> PairwiseMatrix.from_probabilities([[0.5, 0.7], [0.3, 0.5]]).wins_first
         array([0.7])
         """
+        if labels is None and hasattr(probability, "columns") and hasattr(probability, "index"):
+            labels = list(probability.index)
+            if list(probability.columns) != labels:
+                raise InvalidInputError("rows and columns of `probability` must have the same labels in the same order: they differ; "
+                                        "reindex it")
         if sparse.issparse(probability):
             matrix = sparse.coo_array(probability)
             row, column, value, shape = matrix.row, matrix.col, _v.float_vector("probability", matrix.data), matrix.shape
