@@ -249,7 +249,8 @@ def test_two_items_a_ranking_are_bradley_terry():
     cluster = np.arange(400) % 50
     fit = plackett_luce(Rankings.from_arrays(items, cluster=cluster))
     pairs = fi.bradley_terry(fi.Comparisons.from_winners(*items.T, cluster=cluster))
-    np.testing.assert_allclose(fit.strength, pairs.strength, rtol=0, atol=1e-7)
+    # both certificates promise 1e-6 standard errors
+    np.testing.assert_allclose(fit.strength, pairs.strength, rtol=0, atol=2e-6 * fit.standard_errors().max())
     np.testing.assert_allclose(fit.log_likelihood, pairs.log_likelihood, rtol=1e-12)
     np.testing.assert_allclose(fit.standard_errors(), pairs.standard_errors(), rtol=1e-6)
     np.testing.assert_allclose(fit.standard_errors("robust"), pairs.standard_errors("robust"), rtol=1e-6)
@@ -262,8 +263,8 @@ def test_two_items_that_may_tie_are_davidsons_model():
     tied = rng.random(300) < 0.25
     fit = plackett_luce(Rankings.from_lists([[tuple(row)] if tie else list(row) for row, tie in zip(items.tolist(), tied)]))
     pairs = fi.bradley_terry(fi.Comparisons.from_pairs(*items.T, np.where(tied, 0.5, 1.0)), ties="davidson")
-    np.testing.assert_allclose(fit.strength, pairs.strength, rtol=0, atol=1e-7)
-    assert fit.ties[2] == pytest.approx(pairs.tie, rel=1e-7)
+    np.testing.assert_allclose(fit.strength, pairs.strength, rtol=0, atol=2e-6 * fit.standard_errors().max())
+    assert fit.ties[2] == pytest.approx(pairs.tie, rel=2e-6)
     np.testing.assert_allclose(fit.log_likelihood, pairs.log_likelihood, rtol=1e-12)
     np.testing.assert_allclose(fit.standard_errors(), pairs.standard_errors(), rtol=1e-6)
 
