@@ -142,6 +142,20 @@ def test_the_logit_is_the_minimum_that_another_optimiser_finds_on_plain_loops(l2
     np.testing.assert_allclose(np.bincount(mdp.pair_state, model.policy()), 1.0, rtol=1e-14)
 
 
+def test_under_l2_the_errors_are_of_the_penalised_objective():
+    """A penalty adds l2 to the information's diagonal: that of the fit without it, at the same weights."""
+    mdp, trips, features = process()
+    model = fi.BehaviorCloning("logit", l2=5.0).fit(mdp, trips)
+    information = 5.0 * np.eye(3)
+    for state, _, weight in choices(mdp, trips):
+        own = np.flatnonzero(mdp.pair_state == state)
+        share = np.exp(features[own] @ model.coef_)
+        share /= share.sum()
+        apart = features[own] - share @ features[own]
+        information += weight * (apart.T * share) @ apart
+    np.testing.assert_allclose(model.standard_errors(), np.sqrt(np.diag(np.linalg.inv(information))), rtol=1e-9)
+
+
 def test_standard_errors_are_those_of_the_information_by_differences_and_by_mcfaddens_formula():
     mdp, trips, features = process()
     seen = choices(mdp, trips)
