@@ -161,6 +161,21 @@ def test_pairs_that_features_cannot_tell_apart_are_never_asked():
         assert len(found.first) == 12 and not twins & set(zip(found.first, found.second))
 
 
+def test_only_trajectories_of_one_group_are_compared(fitted):
+    mdp, trips, _, learner = fitted
+    group = np.array(list("abbcacbabccbaa"))
+    grouped = trips.replace(group=group)
+    for options in (dict(n=91), dict(n=5, max_pairs=9, rng=np.random.default_rng(0)),
+                    dict(n=7, method="random", rng=np.random.default_rng(0))):
+        found = fi.choose_query(learner, grouped, **options)
+        assert (group[found.first] == group[found.second]).all()
+    whole = fi.choose_query(learner, grouped, n=91)
+    sizes = np.unique(group, return_counts=True)[1]
+    assert len(whole.first) == (sizes * (sizes - 1) // 2).sum() == len(set(zip(whole.first, whole.second)))
+    asked = loop(mdp, 12, candidates=grouped, refresh=0).queries
+    assert (group[asked["first"].astype(int)] == group[asked["second"].astype(int)]).all()
+
+
 def test_pairs_are_numbered_without_a_list():
     for size in (2, 3, 10, 1001):
         i, j = queries._unranked(np.arange(size * (size - 1) // 2), size)

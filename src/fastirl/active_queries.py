@@ -14,9 +14,10 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 from scipy.special import log_ndtr, ndtr
 
-from ._validation import LabelIndex, label_vector, one_of, plain, positive_number, shown, whole_number
+from ._validation import LabelIndex, factorize, label_vector, one_of, plain, positive_number, shown, whole_number
 from .ascent import checked_path, fingerprint
 from .comparisons import Comparisons
 from .exceptions import InvalidInputError
@@ -240,7 +241,7 @@ def choose_query(learner, candidates, method="information", *, n=1, asked=(), ma
     Parameters
     ----------
     learner : as of :func:`query_values`
-    candidates : Trajectories
+    candidates : Trajectories; where they have a group (an origin and a destination, a task), pairs are of one group
     method : "information", "volume", "disagreement" or "random"
     n : int, how many pairs. Of a posterior each further one is chosen as though those before had been answered, by the
         curvature that their answers are expected to add; of an ensemble the further ones share no trajectory with those before
@@ -266,23 +267,9 @@ def choose_query(learner, candidates, method="information", *, n=1, asked=(), ma
         raise InvalidInputError(f"`candidates` must be at least two Trajectories: got {shown(candidates)}; draw some with "
                                 "sample_trajectories")
     belief = _belief(learner, candidates)
-    size = len(candidates)
-    total = size * (size - 1) // 2
-    if (total > max_pairs or method == "random") and not isinstance(rng, np.random.Generator):
-        raise InvalidInputError(f"`rng` must be a numpy.random.Generator where pairs are drawn: got {type(rng).__name__}; pass "
-                                "numpy.random.default_rng(seed)")
-    if total <= max_pairs:
-        first, second = np.triu_indices(size, 1)
-    else:
-        first, second = _unranked(rng.choice(total, max_pairs, replace=False), size)
+    first, second, total = _pairs(candidates, max_pairs, rng, method == "random")
     keep = ~belief.alike(first, second)
-    if asked:
-        ids = LabelIndex(candidates.ids, "candidates")
-        pairs = list(asked)
-        done = [ids.find(label_vector("asked", [pair[side] for pair in pairs])) for side in (0, 1)]
-        known = (done[0] >= 0) & (done[1] >= 0)
-        low, high = np.minimum(*done)[known], np.maximum(*done)[known]
-        keep &= ~np.isin(first * size + second, low * size + high)
+    keep &= _new(candidates, first, second, asked)
     first, second = first[keep], second[keep]
     if not first.size:
         raise _NoPairLeft(f"a pair must be left to ask about: none of {total:,} is new and differs in its features; pass more "
@@ -305,6 +292,35 @@ def choose_query(learner, candidates, method="information", *, n=1, asked=(), ma
             ends = (first[best], second[best])
             left &= ~(np.isin(first, ends) | np.isin(second, ends))
     return QueryChoice(candidates.ids[first[chosen]], candidates.ids[second[chosen]], np.array(values), method, considered)
+
+
+def _pairs(candidates, max_pairs, rng, drawn):
+    """(first, second, how many there are) of pairs of one group, all or as many as asked for."""
+    size = len(candidates)
+    code = np.zeros(size, np.int64) if candidates.group is None else factorize(candidates.group)[0]
+    order, sizes = np.argsort(code, kind="stable"), np.bincount(code)
+    counts = sizes * (sizes - 1) // 2
+    ends, total = np.cumsum(counts), int(counts.sum())
+    if (total > max_pairs or drawn) and not isinstance(rng, np.random.Generator):
+        raise InvalidInputError(f"`rng` must be a numpy.random.Generator where pairs are drawn: got {type(rng).__name__}; pass "
+                                "numpy.random.default_rng(seed)")
+    rank = np.arange(total) if total <= max_pairs else rng.choice(total, max_pairs, replace=False)
+    group = np.searchsorted(ends, rank, side="right")
+    i, j = _unranked(rank - (ends - counts)[group], sizes[group])
+    begin = (np.cumsum(sizes) - sizes)[group]
+    i, j = order[begin + i], order[begin + j]
+    return np.minimum(i, j), np.maximum(i, j), total
+
+
+def _new(candidates, first, second, asked):
+    """Which pairs are not among those asked."""
+    pairs, size = list(asked), len(candidates)
+    if not pairs:
+        return np.ones(first.size, bool)
+    ids = LabelIndex(candidates.ids, "candidates")
+    one, other = (ids.find(label_vector("asked", [pair[side] for pair in pairs])) for side in (0, 1))
+    known = (one >= 0) & (other >= 0)
+    return ~np.isin(first * size + second, (np.minimum(one, other) * size + np.maximum(one, other))[known])
 
 
 def _unranked(rank, size):
@@ -445,7 +461,7 @@ def ask_and_learn(learner, model, labeller, n_queries, seed, *, candidates=None,
         ends the loop. See :class:`SimulatedLabeller` and :class:`PromptLabeller`
     n_queries : int, questions in all
     seed : int, of everything that is drawn here
-    candidates : Trajectories to begin with; on an MDP by default `n_candidates` of the uniform policy
+    candidates : Trajectories to begin with, compared within their group where they have one; on an MDP by default `n_candidates` of the uniform policy
     method : as of :func:`choose_query`
     batch : int, questions between two fits
     n_initial : int, questions that are chosen at random before the first fit
@@ -598,21 +614,16 @@ class _Loop:
 
     def _at_random(self, pool, asked, n):
         """Pairs that differ in what they visit, before there is a fit."""
+        first, second, total = _pairs(pool, self.max_pairs, self.rng, True)
+        some = self.rng.permutation(first.size)
+        first, second = first[some], second[some]
         visits = discounted_visits(self.model, pool, self.learner.discount)
-        size, done = len(pool), {frozenset(pair) for pair in asked}
-        found = []
-        for _ in range(100 * n):
-            i, j = self.rng.choice(size, 2, replace=False) if size > 1 else (0, 0)
-            pair = frozenset((plain(pool.ids[i]), plain(pool.ids[j])))
-            if len(pair) == 2 and pair not in done and (visits[[i]] - visits[[j]]).count_nonzero():
-                done.add(pair)
-                found.append((i, j))
-                if len(found) == n:
-                    break
-        if not found:
-            raise _NoPairLeft("a pair must be left to ask about: none was found; pass more candidates")
-        first, second = np.array(found).T
-        return QueryChoice(pool.ids[first], pool.ids[second], np.zeros(len(found)), "random", size * (size - 1) // 2)
+        new = _new(pool, first, second, asked) & (np.diff(sparse.csr_array(visits[first] - visits[second]).indptr) > 0)
+        found = np.flatnonzero(new)[:n]
+        if not found.size:
+            raise _NoPairLeft(f"a pair must be left to ask about: none of {total:,} is new and differs; pass more candidates")
+        first, second = first[found], second[found]
+        return QueryChoice(pool.ids[first], pool.ids[second], np.zeros(found.size), "random", total)
 
     def _ask(self, pool, first, second, value, known, log):
         before = self.learner.probability(first, second, pool) if known else None

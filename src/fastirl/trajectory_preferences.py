@@ -247,7 +247,8 @@ class PreferenceIRL(Learner):
     error that says so, whose way out is a penalty (a prior).
 
     A linear or free reward is fitted by Newton's method with the exact Hessian, the likelihood being concave in it. A
-    module's likelihood is not concave: the answer is a local maximum, without standard errors.
+    module's likelihood is not concave: the answer is a local maximum, without standard errors, and since the module keeps what
+    it learned, a refit goes on from there.
 
     Weights of trajectories do not count here; comparisons have their own. It does not model who was shown first, labellers
     that differ in reliability, or ties other than as half a win for each.
@@ -346,9 +347,9 @@ class PreferenceIRL(Learner):
             if self.horizon is not None:
                 raise InvalidInputError(f"`horizon` goes with an MDP: got {self.horizon} on a road network; leave it out")
         # a loop of questions fits again and again to the same ones
-        same = model is self.model_ and trajectories is self.trajectories_
-        visits, start = self._visited if same else _visits(model, trajectories, self.discount)
-        self._visited = visits, start
+        same = model is self.model_ and trajectories is self.trajectories_ and self._visited[2] == self.discount
+        visits, start = self._visited[:2] if same else _visits(model, trajectories, self.discount)
+        self._visited = visits, start, self.discount
         self.model_, self._cache, self._plan_found = model, {}, None
         self._starts = np.bincount(start, minlength=model.n_states).astype(float)
         return visits
