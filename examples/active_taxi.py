@@ -5,7 +5,9 @@ reward. It shows two clips of a ride to a (simulated, noisy) person, learns a re
 shows clips of what it would now do. Which two it shows is chosen by expected information, or at random. With matplotlib it
 draws the curves into active_taxi.png.
 
-    python examples/active_taxi.py [questions] [seeds]
+    python examples/active_taxi.py [questions] [seeds] [all]
+
+With "all" questions are chosen by volume removal and by disagreement too.
 """
 
 import sys
@@ -82,12 +84,15 @@ def main(n_queries=200, n_seeds=5):
             person = fi.SimulatedLabeller(mdp, judge.reward, temperature=6.0, indifference=0.5, seed=seed)
             found = fi.ask_and_learn(
                 learner, mdp, person, n_queries, seed, method=method, refresh=refresh, horizon=CLIP, n_candidates=40,
-                initial_distribution=anywhere / anywhere.sum(), evaluate=lambda one: judge.drives(one.policy()))
+                initial_distribution=anywhere / anywhere.sum(), evaluate=lambda one: judge.drives(one.policy()), evaluate_every=5)
             runs.append([found.curve[measure] for measure in ("answers", "arrived", "return")])
         curves[name] = np.array(runs, float)
         for asked in (n_queries // 2, n_queries):
             arrived, total = curves[name][:, 1:, np.searchsorted(curves[name][0, 0], asked)].mean(axis=0)
             print(f"{name:38s} {asked:4d} questions: {arrived:6.1%} of rides arrive, mean return {total:8.2f}")
+        # after the last evaluation below 95%
+        late = [run[0][np.flatnonzero(run[1] < 0.95).max(initial=-1) + 1] if run[1][-1] >= 0.95 else np.inf for run in curves[name]]
+        print(f"{'':38s} 95% arrive for good after {np.median(late):g} questions (median; {min(late):g} to {max(late):g})")
         if method == "information":
             print(found.learner.summary())
     best = judge.best
@@ -117,7 +122,9 @@ def draw(curves, judge, path="active_taxi.png"):
 
 
 if __name__ == "__main__":
-    found = main(*map(int, sys.argv[1:]))
+    if "all" in sys.argv:
+        WAYS.update({"chosen by volume removal": ("volume", 10), "chosen by disagreement": ("disagreement", 10)})
+    found = main(*(int(number) for number in sys.argv[1:] if number != "all"))
     try:
         draw(*found)
     except ImportError:
