@@ -218,3 +218,68 @@ def test_a_comparison_is_its_tables():
                                    initial_distribution=made.initial_distribution)
     result = fi.compare_learners({"cloning": fi.BehaviorCloning()}, made.mdp, trips, rng=np.random.default_rng(1))
     assert isinstance(result, fi.LearnerComparison) and isinstance(result.table, fi.Table) and len(result.folds) == 3
+
+
+# --- the strength of a penalty
+
+
+def test_the_strength_is_chosen_by_what_is_held_out(road):
+    net, trips = road
+    parts = list(trips[:40].folds(2, np.random.default_rng(0)))
+    noise = np.random.default_rng(0).random((net.n_arcs, 4)) < 0.3
+    wide = net.with_features(np.column_stack([net.features, noise]), ["cost", "a", "b", "c", "d"])
+
+    def make(l2):
+        return fi.MaxEntIRL(fi.LinearReward(l2=l2))
+
+    found = fi.cross_validate(make, [0.01, 100.0, 2.0], wide, parts)
+    np.testing.assert_array_equal(found.strengths, [100.0, 2.0, 0.01])
+    for i, strength in enumerate(found.strengths):  # cold fits end at the same place: the penalised likelihood is concave
+        cold = [make(strength).fit(wide, train).score(test) for train, test in parts]
+        np.testing.assert_allclose(found.scores[i], cold, atol=1e-4)
+    mean = found.scores.mean(axis=1)
+    assert found.best == found.strengths[mean.argmax()] and found.sparest >= found.best
+    assert mean[found.strengths == found.sparest] >= mean.max() - found.scores[mean.argmax()].std(ddof=1) / np.sqrt(2)
+    training = [float(x) for x in found.table["training"]]
+    assert training == sorted(training)  # the weaker the penalty the closer the fit
+    assert found.best < 100.0
+    whole = make(found.best).fit(wide, trips[:40])
+    np.testing.assert_allclose(np.sort(found.learner.reward_), np.sort(whole.reward_), atol=1e-4)
+    assert "best" in str(found) and isinstance(found, fi.CrossValidation)
+
+
+def test_a_warm_start_takes_fewer_evaluations_to_the_same_answer(road):
+    net, trips = road
+    strong = fi.MaxEntIRL(fi.LinearReward(l2=5.0)).fit(net, trips)
+    cold = fi.MaxEntIRL(fi.LinearReward(l2=1.0)).fit(net, trips)
+    warm = fi.MaxEntIRL(fi.LinearReward(l2=1.0), start=strong.coef_).fit(net, trips)
+    np.testing.assert_allclose(warm.coef_, cold.coef_, atol=1e-5)
+    assert warm.n_evaluations_ <= cold.n_evaluations_
+
+
+def test_clusters_are_held_out_together_and_failures_are_told(world):
+    made, trips = world
+    driver = trips.replace(cluster=np.arange(90) % 6)
+    seen = []
+
+    class Noting(Failing):
+        def score(self, trajectories):
+            seen.append(set(np.asarray(trajectories.cluster).tolist()))
+            return super().score(trajectories)
+
+    found = fi.cross_validate(lambda s: Noting((75,) if s == 0 else ()), [1.0, 0.0], made.mdp, driver, folds=6,
+                              rng=np.random.default_rng(0), by="cluster")
+    assert all(len(part) in (1, 5) for part in seen) and found.best == 1.0 and np.isnan(found.scores[1]).all()
+    assert len(found.notes) == 6 and "start elsewhere" in found.notes[0] and found.table["held out"][1] is None
+
+
+@pytest.mark.parametrize("make, strengths, options, match", [
+    (fi.BehaviorCloning(), [1.0], {}, "callable"), (lambda s: None, [1.0], {}, "return a learner"),
+    (lambda s: fi.BehaviorCloning, [1.0], {}, "return a learner"), (lambda s: fi.BehaviorCloning(smoothing=s), [], {}, "at least one"),
+    (lambda s: fi.BehaviorCloning(smoothing=s), [1.0, 1.0], {}, "different"), (lambda s: fi.BehaviorCloning(smoothing=s), [-1.0], {}, "negative"),
+    (lambda s: fi.BehaviorCloning(smoothing=s), [1.0], {"rng": None}, "rng"), (lambda s: Failing(range(1000)), [1.0], {}, "fitted on all folds"),
+])
+def test_wrong_validations_are_named(world, make, strengths, options, match):
+    made, trips = world
+    with pytest.raises(InvalidInputError, match=match):
+        fi.cross_validate(make, strengths, made.mdp, trips, **{"rng": np.random.default_rng(0), **options})

@@ -22,7 +22,7 @@ RANKS = {
     "road_network": 5, "mdp": 5, "rewards": 5, "_value_solver": 5, "ascent": 5,
     "route_choice": 6, "tntp": 6, "planning": 6, "process_likelihood": 6,
     "bradley_terry": 6, "plackett_luce": 6, "winners": 6, "dueling_bandits": 8, "_rankings": 0, "_rankings_reference": 0,
-    "objectives": 7, "learner": 7, "trainers": 7, "domains": 6,
+    "objectives": 7, "learner": 7, "trainers": 7, "domains": 6, "identification": 6,
     "maxent": 8, "cloning": 8, "dpo": 8, "tamer": 8, "interactive": 8, "dagger": 9, "apprenticeship": 8, "bayesian": 8, "relative_entropy": 8,
     "trajectory_preferences": 8, "active_queries": 9,
     "adversarial": 9, "receding_horizon": 9,

@@ -201,3 +201,25 @@ def test_without_matplotlib_the_error_names_the_extra(net, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=r"fastirl\[plot\]"):
         plotting.plot_network(net)
+
+
+def test_a_comparison_is_a_panel_a_measure_with_a_dot_a_fold():
+    from fastirl.domains import gridworld
+
+    plotting = pytest.importorskip("matplotlib") and __import__("fastirl.plotting", fromlist=["plot_comparison"])
+    made = gridworld(3)
+    trips = fi.sample_trajectories(made.mdp, None, 30, np.random.default_rng(0), horizon=6, initial_distribution=made.initial_distribution)
+    result = fi.compare_learners({"sure": fi.BehaviorCloning(smoothing=0), "unsure": fi.BehaviorCloning()}, made.mdp, trips,
+                                 rng=np.random.default_rng(0))
+    axes = plotting.plot_comparison(result, ["log likelihood", "feature gap"])
+    assert [ax.get_title(loc="left") for ax in axes] == ["log likelihood", "feature gap"]
+    drawn = sorted(x for line in axes[0].lines if line.get_marker() == "o" for x in line.get_xdata())
+    finite = sorted(float(x) for x in result.folds["log likelihood"] if np.isfinite(x))
+    np.testing.assert_allclose(drawn, finite)
+    assert any("of 3" in text.get_text() for text in axes[0].texts)  # a choice never seen has probability 0
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["sure", "unsure"]
+    assert axes[1].get_xlabel() == "less is better" and len(plotting.plot_comparison(result)) == len(result.table.columns) - 1
+    with pytest.raises(fi.InvalidInputError, match="measures"):
+        plotting.plot_comparison(result, ["speed"])
+    with pytest.raises(fi.InvalidInputError, match="axes"):
+        plotting.plot_comparison(result, ["feature gap"], axes=list(axes))

@@ -11,7 +11,7 @@ from .apprenticeship import ApprenticeshipLearning, MaximumMarginPlanning
 from .bayesian import BayesianIRL
 from .bradley_terry import bootstrap_strengths, bradley_terry
 from .cloning import BehaviorCloning
-from .compare import LearnerComparison, ShortestPath, compare_learners
+from .compare import CrossValidation, LearnerComparison, ShortestPath, compare_learners, cross_validate
 from .comparisons import Comparisons
 from .dagger import DAgger
 from .dpo import DPO
@@ -20,6 +20,7 @@ from .dueling_bandits import (
 )
 from .exceptions import *  # noqa: F403
 from .interactive import InteractiveQLearning
+from .identification import RewardAmbiguity, reward_ambiguity
 from .maxent import MaxEntIRL
 from .mdp import MDP
 from .plackett_luce import PlackettLuceResult, plackett_luce
@@ -51,7 +52,7 @@ __all__ = [
     # inputs and models
     "Comparisons", "MDP", "RoadNetwork", "Table", "Trajectories", "arcs_from_links", "expand_two_way", "read_tntp", "turn_bans_from_osm",
     # rewards
-    "FreeReward", "LinearReward", "SumReward", "TorchReward",
+    "FreeReward", "LinearReward", "RewardAmbiguity", "SumReward", "TorchReward", "reward_ambiguity",
     # solve
     "bootstrap_strengths", "bradley_terry", "choice_probabilities", "expected_flows", "policy_evaluation", "predict_routes", "process_log_likelihood",
     "route_log_likelihood", "route_values", "sample_routes", "sample_trajectories", "soft_value_iteration",
@@ -82,7 +83,9 @@ __all__ = [
     "ActiveLearning", "PromptLabeller", "QueryChoice", "SimulatedLabeller", "ask_and_learn", "choose_query", "query_values",
     # present
     "LearnerComparison",
+    "CrossValidation",
     "ShortestPath",
     "compare_learners",
+    "cross_validate",
     *exceptions.__all__,
 ]

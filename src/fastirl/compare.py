@@ -18,7 +18,7 @@ from .road_network import RoadNetwork
 from .tables import Table
 from .trajectories import Trajectories
 
-__all__ = ["LearnerComparison", "ShortestPath", "compare_learners"]
+__all__ = ["CrossValidation", "LearnerComparison", "ShortestPath", "compare_learners", "cross_validate"]
 
 _MEASURES = {
     "log likelihood": ".4f", "exact match": ".1%", "matched length": ".1%", "90% matched": ".1%", "feature gap": ".4g",
@@ -173,12 +173,12 @@ def _mean(values):
     return None if any(value is None for value in values) else float(np.mean(values))
 
 
-def _folds(trajectories, folds, rng):
+def _folds(trajectories, folds, rng, by="trip"):
     if isinstance(trajectories, Trajectories):
         if rng is None:
             raise InvalidInputError("`rng` must be given where folds are to be cut: got None; pass numpy.random.default_rng(seed), "
                                     "or a list of (train, test) pairs")
-        return list(trajectories.folds(whole_number("folds", folds, lower=2), rng))
+        return list(trajectories.folds(whole_number("folds", folds, lower=2), rng, by))
     parts = list(trajectories) if isinstance(trajectories, (list, tuple)) else [trajectories]
     for at, part in enumerate(parts):
         if not (isinstance(part, (tuple, list)) and len(part) == 2 and all(isinstance(x, Trajectories) for x in part)):
@@ -218,3 +218,123 @@ def _peak(learner, model, train):
         return tracemalloc.get_traced_memory()[1] / 2**20
     finally:
         tracemalloc.stop()
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What :func:`cross_validate` found.
+
+    Attributes
+    ----------
+    table : Table, a row a strength: mean held-out log likelihood, its standard error over the folds, that of the training trips
+    strengths : (m,) in the order fitted, the strongest first
+    scores : (m, n_folds) held-out log likelihoods, NaN where a fit failed by name
+    best : the strength of the largest mean
+    sparest : the largest strength whose mean is within one standard error of the best
+    learner : fitted with `best` to all trajectories
+    notes : tuple of str, what failed, and why
+    """
+
+    table: Table
+    strengths: np.ndarray
+    scores: np.ndarray
+    best: float
+    sparest: float
+    learner: object
+    notes: tuple
+
+    def __str__(self):
+        return str(self.table)
+
+
+def cross_validate(make, strengths, model, trajectories, *, folds=5, rng=None, by="trip", warm_start=True):
+    r"""Choose the strength of a penalty by what is held out: :math:`\arg\max_\lambda \sum_k \log P(D_k \mid \hat\theta_\lambda(D \setminus D_k))`.
+
+    Parameters
+    ----------
+    make : callable of a strength that returns a learner, not fitted: ``lambda l2: MaxEntIRL(LinearReward(l2=l2))``
+    strengths : (m,) different numbers of at least 0, in any order
+    model : MDP or RoadNetwork
+    trajectories : Trajectories, or a list of (train, test) pairs of them, which are then the folds
+    folds : int, how many folds; each is held out once
+    rng : numpy.random.Generator that cuts the folds
+    by : "trip", or "cluster": the trips of a driver are held out together
+    warm_start : whether a fit starts at the last, stronger one's parameters, where the learner has a `start` (MaxEntIRL)
+
+    Returns
+    -------
+    CrossValidation
+
+    Raises
+    ------
+    InvalidInputError : no strengths, a `make` that returns no learner, folds that cannot be cut, or none that could be fitted
+
+    Notes
+    -----
+    Penalties weigh against a sum over trips: the learner of all trajectories has more of them than the fits of the folds,
+    by folds / (folds − 1), which is left as it is. A held-out trajectory of probability 0 makes a strength's mean −inf.
+
+    References
+    ----------
+    Hastie, Tibshirani, Friedman (2009), The elements of statistical learning, 7.10 (one-standard-error rule).
+    """
+    if not callable(make):
+        raise InvalidInputError(f"`make` must be a callable of a strength that returns a learner: got {type(make).__name__}; pass "
+                                "lambda l2: MaxEntIRL(LinearReward(l2=l2))")
+    strengths = np.sort(float_vector("strengths", strengths, nonnegative=True))[::-1]
+    if not strengths.size or np.unique(strengths).size != strengths.size:
+        raise InvalidInputError(f"`strengths` must be different numbers, at least one: got {strengths.tolist()}; pass such as "
+                                "[0.1, 1.0, 10.0]")
+    parts, notes = _folds(trajectories, folds, rng, by), []
+    scores, train_scores = np.full((strengths.size, len(parts)), np.nan), np.full((strengths.size, len(parts)), np.nan)
+    for k, (train, test) in enumerate(parts):
+        last = None
+        for i, strength in enumerate(strengths):
+            learner = _made(make, strength)
+            try:
+                last = _warm(learner, last if warm_start else None, model, train)
+                scores[i, k], train_scores[i, k] = last.score(test), last.score(train)
+            except (DivergenceError, UndecidedError, UnreachableError) as error:
+                notes.append(f"strength {strength:g}, fold {k}: {error}")
+                last = None
+    with np.errstate(invalid="ignore"):
+        mean = scores.mean(axis=1)
+        error = scores.std(axis=1, ddof=1) / np.sqrt(len(parts)) if len(parts) > 1 else np.full(len(mean), np.nan)
+    if np.isnan(mean).all():
+        raise InvalidInputError(f"some strength must be fitted on all folds: none is ({notes[0]}); pass larger ones, or mend the model")
+    best = int(np.nanargmax(mean))
+    room = error[best] if np.isfinite(error[best]) else 0.0
+    sparest = int(np.flatnonzero(mean >= mean[best] - room)[0])
+    everything = trajectories if isinstance(trajectories, Trajectories) else _all_of(parts)
+    learner = _made(make, strengths[best]).fit(model, everything)
+
+    def cells(values):
+        return [None if np.isnan(value) else float(value) for value in values]
+
+    table = Table({"strength": strengths, "held out": cells(mean), "s.e.": cells(error), "training": cells(train_scores.mean(axis=1))},
+                  title=f"log likelihood per trajectory, {len(parts)} folds", formats={"strength": ".4g", "held out": ".4f", "s.e.": ".4f",
+                                                                                    "training": ".4f"},
+                  notes=(f"best: {strengths[best]:g}; within one standard error: {strengths[sparest]:g}", *notes))
+    return CrossValidation(table, strengths, scores, float(strengths[best]), float(strengths[sparest]), learner, tuple(notes))
+
+
+def _made(make, strength):
+    learner = make(float(strength))
+    if not (hasattr(learner, "fit") and hasattr(learner, "score")) or isinstance(learner, type):
+        raise InvalidInputError(f"`make` must return a learner: for {strength:g} it returned a {type(learner).__name__}; return an "
+                                "instance with fit and score")
+    return learner
+
+
+def _warm(learner, last, model, train):
+    """Fitted, from the parameters of the last fit where the learner takes a start and none was given."""
+    if last is not None and hasattr(learner, "start") and learner.start is None and hasattr(last, "free_"):
+        learner.start = np.array(last.coef_)[np.asarray(last.free_)]
+    return learner.fit(model, train)
+
+
+def _all_of(parts):
+    """Each trajectory of (train, test) pairs once: the tests, and if these are not all, the first pair."""
+    tests = [test for _, test in parts]
+    whole = tests if len(parts) > 1 else list(parts[0])
+    return Trajectories.concatenate(whole, ids=np.arange(sum(map(len, whole))))

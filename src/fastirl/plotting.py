@@ -11,7 +11,7 @@ from ._drawing import tidy
 from ._validation import float_vector, one_of, require
 from .exceptions import InvalidInputError
 
-__all__ = ["plot_network", "plot_flows", "plot_routes", "plot_estimates"]
+__all__ = ["plot_comparison", "plot_network", "plot_flows", "plot_routes", "plot_estimates"]
 
 _STREET = "#c9ccd1"
 _SCALES = ("sqrt", "log", "linear")
@@ -257,6 +257,79 @@ def plot_estimates(model, ax=None, *, kind="robust", level=0.95):
                   + (",\nlogarithmic away from 0" if wide else ""), fontsize=9, color=_INK)
     tidy(ax, ("top", "right", "left"), grid="x")
     return ax
+
+
+def plot_comparison(comparison, measures=None, axes=None):
+    """Draw learners side by side: a panel a measure, a dot a fold, a bar at the mean.
+
+    Parameters
+    ----------
+    comparison : LearnerComparison, from :func:`compare_learners`
+    measures : sequence of column names, by default all that were measured
+    axes : sequence of matplotlib Axes, one for each measure, optional; by default a new figure is made
+
+    Returns
+    -------
+    list of matplotlib.axes.Axes
+
+    Raises
+    ------
+    MissingExtraError
+        Without matplotlib.
+    InvalidInputError
+        An unknown measure, no measure, axes of another number.
+
+    Notes
+    -----
+    Learners stand in the order of the table, with the same colour in all panels. What is −inf (a held-out choice of
+    probability 0) is written at the left edge, what was not measured as "–". An arrow says which end is better. Seconds
+    are on a logarithmic axis.
+    """
+    table, folds = comparison.table, comparison.folds
+    known = [name for name in table.columns if name != "learner"]
+    measures = known if measures is None else [measures] if isinstance(measures, str) else list(measures)
+    for name in measures:
+        one_of("measures", name, tuple(known))
+    if not measures or (axes is not None and len(list(axes)) != len(measures)):
+        raise InvalidInputError(f"`axes` must be one for each of the {len(measures)} measures, of which there must be some: got "
+                                f"{0 if axes is None else len(list(axes))}; leave it out, or pass as many")
+    names = [str(name) for name in table["learner"]]
+    place = {name: len(names) - 1 - i for i, name in enumerate(names)}
+    if axes is None:
+        columns = min(len(measures), 3)
+        rows = -(-len(measures) // columns)
+        _, grid = require("matplotlib.pyplot").subplots(rows, columns, figsize=(3.6 * columns + 1.6, (0.3 * len(names) + 1.1) * rows),
+                                                        layout="constrained", sharey=True, squeeze=False)
+        axes = list(grid.ravel()[:len(measures)])
+        for spare in grid.ravel()[len(measures):]:
+            spare.set_visible(False)
+    axes = list(axes)
+    for ax, measure in zip(axes, measures):
+        edge = ax.get_yaxis_transform()
+        for name in names:
+            color, at = _PALETTE[names.index(name) % len(_PALETTE)], place[name]
+            values = [float(x) for x, of in zip(folds[measure], folds["learner"]) if of == name and x is not None]
+            finite = [x for x in values if math.isfinite(x)]
+            ax.plot(finite, [at] * len(finite), "o", color=color, alpha=0.55, markersize=5, markeredgewidth=0, zorder=3)
+            if finite and len(finite) == len(values):
+                ax.plot([np.mean(finite)], [at], "|", color=color, markersize=15, markeredgewidth=2.4, zorder=4)
+            elif len(finite) < len(values):
+                ax.text(0.01, at, f"−∞ in {len(values) - len(finite)} of {len(values)}", transform=edge, va="center", fontsize=8, color=color)
+            else:
+                ax.text(0.01, at, "–", transform=edge, va="center", fontsize=9, color=color)
+        better = "less is better" if measure in _LESS else "more is better"
+        ax.set_title(measure, fontsize=10.5, color=_INK, loc="left")
+        ax.set_xlabel({"seconds": "CPU seconds to fit (less is better)", "MB": "MB at the peak of a fit (less is better)"}.get(
+            measure, better), fontsize=8.5, color=_INK)
+        ax.set_yticks(list(place.values()), list(place), fontsize=9, color=_INK)
+        ax.set_ylim(-0.6, len(names) - 0.4)
+        if measure == "seconds" and all(x is None or x > 0 for x in folds[measure]):
+            ax.set_xscale("log")
+        tidy(ax, ("top", "right", "left"), grid="both")
+    return axes
+
+
+_LESS = ("feature gap", "occupancy distance", "value gap", "seconds", "MB")
 
 
 def _with_spread(value, spread):
