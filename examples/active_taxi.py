@@ -92,7 +92,8 @@ def main(n_queries=200, n_seeds=5):
             print(f"{name:38s} {asked:4d} questions: {arrived:6.1%} of rides arrive, mean return {total:8.2f}")
         # after the last evaluation below 95%
         late = [run[0][np.flatnonzero(run[1] < 0.95).max(initial=-1) + 1] if run[1][-1] >= 0.95 else np.inf for run in curves[name]]
-        print(f"{'':38s} 95% arrive for good after {np.median(late):g} questions (median; {min(late):g} to {max(late):g})")
+        median, first, last = (f"{n:g}" if np.isfinite(n) else "never" for n in (np.median(late), min(late), max(late)))
+        print(f"{'':38s} 95% arrive for good after {median} questions (median; {first} to {last})")
         if method == "information":
             print(found.learner.summary())
     best = judge.best
@@ -116,7 +117,7 @@ def draw(curves, judge, path="active_taxi.png"):
         ax.get_legend().remove()
     figure.legend(handles, words, loc="lower center", ncol=4, fontsize=9, frameon=False)
     figure.suptitle(f"Learning to drive a taxi from noisy answers: {told}", fontsize=10.5)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.tight_layout(rect=(0, 0.06 if len(words) <= 4 else 0.1, 1, 1))
     figure.savefig(path, dpi=130)
     print(path)
 

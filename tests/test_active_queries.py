@@ -347,6 +347,13 @@ def test_a_taxi_is_driven_by_what_answers_say(monkeypatch):
     assert curves["chosen by information"][0, 1, -1] > 0.95
 
 
+def test_routes_in_porto_are_found_by_what_answers_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "examples"))
+    curves = pytest.importorskip("route_preferences").main(40, 1)
+    answers, regret = curves["information"]
+    assert answers[-1] == 40 and -1e-6 <= regret[0, -1] < 100.0 < regret[0, 0]
+
+
 def test_a_module_is_asked_about_by_an_ensemble():
     torch = pytest.importorskip("torch")
     mdp = world()
