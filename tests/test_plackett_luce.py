@@ -212,7 +212,8 @@ def test_with_ties_every_method_finds_the_same():
 
 
 def test_a_sparse_hessian_serves_where_a_dense_one_is_too_large(monkeypatch):
-    monkeypatch.setattr(sys.modules["fastirl.plackett_luce"], "_DENSE", 10)
+    for name in ("_DENSE", "_SPARSE"):
+        monkeypatch.setattr(sys.modules["fastirl.plackett_luce"], name, 10)
     # a ladder: every item meets its next neighbours only
     rng, n = np.random.default_rng(2), 300
     first = rng.integers(0, n - 2, 6000)

@@ -20,12 +20,13 @@ from .tables import Table
 __all__ = ["PlackettLuceResult", "plackett_luce"]
 
 _SMALL = 200  # parameters up to which a Hessian is made and factorised at once
+_SPARSE = 400  # beyond which a sparse factor is looked for first
 _DENSE = 3000  # and up to which it may be dense at all
 _INVERSE = 5000  # and up to which its inverse is made
 _EXACT = 1500  # up to which standard errors take that inverse
 _WIDEST = 600.0  # log worths further apart would underflow in sums
 _FILL = 50.0  # terms of an elimination for each pair and item, up to which a sparse factor is taken
-_CG_LIMIT = 200
+_CG_LIMIT = 60  # iterations after which "auto" looks for a factor
 _ROUNDS = 10  # over the rankings, to see that all items are connected
 _DECREMENT = 1e-6
 
@@ -269,7 +270,7 @@ def plackett_luce(rankings, ties="davidson", prior_std=None, components="error",
         Choices across groups then have likelihood 1 in the limit and say nothing more.
     method : "auto", "newton" or "newton-cg"
         Newton steps from a factorised Hessian, or from conjugate gradients that never form it. "auto": the first up to 200
-        parameters, else the second, until a system needs more than 200 iterations.
+        parameters, else the second, until a system needs more than 60 iterations and a factor is cheap.
     tol : float, on the largest |score| of an item per appearance
     max_iter : int, Newton steps
 
@@ -560,11 +561,12 @@ class _Strict:
 
     def factor(self, at):
         """A function that solves with the Hessian, right sides orthogonal to its null space."""
-        if self.n_params <= _DENSE or self.orders:
-            matrix = self._regular(self.dense(at))
-            factor = linalg.cho_factor(matrix, overwrite_a=True, check_finite=False)
-            return lambda right: linalg.cho_solve(factor, right, check_finite=False)
-        return self._laplacian(at).solve
+        if not self.orders and self.n_params > _SPARSE:
+            solver = self._laplacian(at)
+            if self.n_params > _DENSE or not isinstance(solver, IterativeSolver):
+                return lambda right: solver.solve(right, 1e-8)
+        factor = linalg.cho_factor(self._regular(self.dense(at)), overwrite_a=True, check_finite=False)
+        return lambda right: linalg.cho_solve(factor, right, check_finite=False)
 
     def _laplacian(self, at):
         """The Hessian as curvatures of pairs, and a solver of it."""
@@ -578,7 +580,7 @@ class _Strict:
 
     def direct_is_cheap(self, at):
         """Whether a factorised Hessian is better than many iterations."""
-        if self.n_params <= _DENSE:
+        if self.n_params <= 5 * _SMALL:
             return True
         return not self.orders and not isinstance(self._laplacian(at), IterativeSolver)
 
@@ -615,10 +617,8 @@ class _Strict:
         return 0.5 * (found + found.T)
 
     def solve(self, at, right):
-        if self.n_params <= _DENSE:
+        if self.n_params <= _DENSE or not self.orders:
             return self.centred(self.factor(at)(right))
-        if not self.orders:
-            return self.centred(self._laplacian(at).solve(right, 1e-8))
         found, _ = _conjugate_gradients(self, at, right, 1e-8, 20 * self.n_params)
         return self.centred(found)
 
