@@ -28,6 +28,15 @@ def test_numpy_scalars_can_be_saved(parallel_net, tmp_path):
     assert fi.MaxEntIRL.load(tmp_path / "fit.json").max_steps == 5
 
 
+@pytest.mark.parametrize("options, engine", [({}, "elimination"), ({"method": "sweep"}, "sweep"), ({"max_steps": 5}, "sweep"),
+                                            ({"discount": 0.9}, "sweep")])
+def test_a_fit_says_which_engine_found_its_values(parallel_net, tmp_path, options, engine):
+    model = fit(parallel_net, **options)
+    assert model.engine_ == engine
+    model.save(tmp_path / "fit.json")
+    assert fi.MaxEntIRL.load(tmp_path / "fit.json").engine_ == engine
+
+
 def test_one_cluster_has_no_clustered_errors(parallel_net):
     with pytest.raises(fi.InvalidInputError, match="at least two clusters"):
         fit(parallel_net, cluster=[1] * 6).standard_errors("clustered")

@@ -81,6 +81,7 @@ class MaxEntIRL:
     log_likelihood_, null_log_likelihood_ : float; null: each arc out of a state equally likely
     converged_ : bool; message_ : why it stopped; n_iter_, n_evaluations_ : int
     error_bound_ : proven bound on the values at the answer, relative to max(1, |V|)
+    engine_ : on a road network "elimination" or "sweep", which of the two found the values; None on an MDP
     gain_ : what the quadratic model still promises in log likelihood
     unidentified_ : tuple of tuples of names, of a weight or a combination of weights that the data do not identify, l2 or not; ()
         where there are no standard errors, as with l1, bounds that hold, or rewards that are not linear
@@ -324,7 +325,7 @@ class MaxEntIRL:
     def _keep_process(self, mdp, steps, objective, search, theta, point, hessian):
         self._keep_common(objective, search, theta, point, hessian, steps.weight, steps.cluster)
         self.net_, self.feature_names_ = mdp, mdp.feature_names
-        self._of_process = True
+        self._of_process, self.engine_ = True, None
         self.objective_value_ = point.value
         self.log_likelihood_ = point.value
         if self.objective == "feature_matching":
@@ -370,6 +371,7 @@ class MaxEntIRL:
         self.feature_names_ = net.feature_names
         self.log_likelihood_ = self.objective_value_ = point.value
         self.null_log_likelihood_ = _null_log_likelihood(net, matched, self.stopping)
+        self.engine_ = objective.engine
         self.n_trips_ = len(matched)
         self.n_steps_ = int(matched.arc.size)
         self.dropped_ = matched.report
@@ -1106,7 +1108,7 @@ class MaxEntIRL:
             "feature_names": list(self.feature_names_), "coef": self.coef_.tolist(), "free": self.free_.tolist(),
             "log_likelihood": self.log_likelihood_, "null_log_likelihood": self.null_log_likelihood_,
             "converged": self.converged_, "message": self.message_, "n_iter": self.n_iter_,
-            "n_evaluations": self.n_evaluations_, "gain": self.gain_, "error_bound": self.error_bound_,
+            "n_evaluations": self.n_evaluations_, "gain": self.gain_, "error_bound": self.error_bound_, "engine": self.engine_,
             "n_trips": self.n_trips_, "n_steps": self.n_steps_, "weight_sum": self.weight_sum_,
             "n_clusters": getattr(self, "n_clusters_", None), "unidentified": self.unidentified_,
             "dropped": {name: [plain(item) for item in values] for name, values in self.dropped_.to_dict().items()},
@@ -1169,6 +1171,7 @@ class MaxEntIRL:
         model.feature_names_ = tuple(data["feature_names"])
         # absent in files of version 0.1
         model.parameter_names_ = tuple(data.get("parameter_names", data["feature_names"]))
+        model.engine_ = data.get("engine")
         model.penalty_, model._no_errors = data.get("penalty", 0.0), data.get("no_errors")
         model.coef_, model.free_ = np.array(data["coef"]), np.array(data["free"], bool)
         for name in ("log_likelihood", "null_log_likelihood", "converged", "message", "n_iter", "n_evaluations", "gain",

@@ -185,9 +185,14 @@ class RouteObjective(_Objective):
         return self.net.group_features(self.observed.groups[0])
 
     @property
+    def engine(self):
+        """Which engine finds the values."""
+        return "elimination" if eliminates(self.net, self.observed.queries, self.model) else "sweep"
+
+    @property
     def has_hessian(self):
         """Whether points of order 2 have the exact Hessian; else it is differences of exact gradients, which are quick."""
-        return self.model.max_steps is None and not eliminates(self.net, self.observed.queries, self.model)
+        return self.model.max_steps is None and self.engine == "sweep"
 
     @property
     def always_exists(self):

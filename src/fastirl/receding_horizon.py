@@ -46,7 +46,7 @@ class RecedingHorizonIRL(Learner):
         (MaxEnt++ where it starts at V_0)
     reward : LinearReward (the default), FreeReward, TorchReward or a sum. With H = 0 the scale of a reward does not matter, so
         that at least one weight must be held: ``LinearReward(fixed={"length": -1.0})``
-    start : (k_free,) parameters to start from, or a mapping of names
+    start : (k_free,) parameters to start from, or a mapping of names; not where cutting planes answer (H = 0, see Notes)
     max_iter, tol : of the search, as of :class:`MaxEntIRL` under penalties: the largest slope left is at most tol of
         max(1, |L|)
     n_threads : int or None; same bits for any
@@ -122,6 +122,9 @@ class RecedingHorizonIRL(Learner):
             return self._fit_maxent(model, trajectories)
         if self.backups == 0 and isinstance(self.reward, LinearReward) and not (
                 bound.l1.any() or np.isfinite(bound.lower).any() or np.isfinite(bound.upper).any()):
+            if self.start is not None:
+                raise InvalidInputError("`start` goes with searches: with backups=0 a linear reward is solved by cutting planes, which "
+                                        "start nowhere; leave it out")
             return self._fit_margins(model, trajectories)
         problem = _OnProcess(model, seen, self.backups, self.n_threads) if isinstance(model, MDP) else _OnRoads(
             model, seen, self.backups, thread_count(self.n_threads))
