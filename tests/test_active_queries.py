@@ -411,6 +411,7 @@ def test_wrong_queries_are_named(fitted):
                           (lambda: fi.choose_query(learner, trips, max_pairs=3), "Generator"),
                           (lambda: fi.query_values(learner, trips, 0, 99), "99"),
                           (lambda: fi.query_values(learner, trips, 0, 1, "random"), "method"),
+                          (lambda: fi.query_values(learner, trips, [0, 1], [2]), "as many of both"),
                           (lambda: fi.SimulatedLabeller(mdp, [1.0]), "reward")):
         with pytest.raises(InvalidInputError, match=message):
             call()

@@ -511,6 +511,7 @@ def test_running_out_of_iterations_is_said(case):
     (lambda m, t, c: fi.PreferenceIRL().fit(m, t, fi.Comparisons.from_pairs([0], [1], [1])), "labels here are integers"),
     (lambda m, t, c: fi.PreferenceIRL().fit(m, t, fi.Comparisons.from_pairs(["t0"], ["t1"], [1], weight=[0])), "some weight"),
     (lambda m, t, c: fi.PreferenceIRL().fit(m, t, rankings=[["t0"]]), "at least two"),
+    (lambda m, t, c: fi.PreferenceIRL().fit(m, t, rankings=["t0", "t1"]), "list of lists"),
     (lambda m, t, c: fi.PreferenceIRL().fit(m, t, rankings=[["t0", "t1", "t0"]]), "ranking 0"),
     (lambda m, t, c: fi.PreferenceIRL().fit(m, t, rankings=[["t0", "nobody"]]), "'nobody'"),
     (lambda m, t, c: fi.PreferenceIRL().fit(m, t, rankings=[["t0", "t1"]], ranking_weight=[-1]), "ranking_weight"),

@@ -213,6 +213,8 @@ def query_values(learner, candidates, first, second, method="information"):
     ids = LabelIndex(candidates.ids, "candidates")
     a, b = (np.atleast_1d(ids.locate(name, labels, "the id of a candidate", "candidates.ids")) for name, labels in
             (("first", first), ("second", second)))
+    if a.size != b.size:
+        raise InvalidInputError(f"each pair must have a first and a second: got {a.size} and {b.size} ids; pass as many of both")
     return _belief(learner, candidates).values(a, b, method)
 
 

@@ -1054,6 +1054,9 @@ def discounted_visits(model, trajectories, discount=None):
 
 
 def _order(ids, n, row):
+    if isinstance(row, (str, bytes)) or not np.iterable(row):
+        raise InvalidInputError(f"each ranking must be a sequence of ids, the best first: ranking {n} is {shown(row)}; pass a list "
+                                "of lists")
     labels = label_vector(f"rankings[{n}]", row, mixed=True)
     found = ids.find(labels)
     _refuse_unknown(ids, found, labels, n)
