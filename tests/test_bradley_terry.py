@@ -571,6 +571,22 @@ def test_iterations_for_one_and_for_eight_right_sides_equal_dense_algebra():
     np.testing.assert_allclose(solver.solve(right[:, 0], 1e-12), inverse @ right[:, 0], atol=1e-9)
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("n", [0, 1, 500])
+def test_packed_counting_equals_the_twin(ordered, n):
+    rng = np.random.default_rng(15)
+    first = rng.integers(0, 7, n).astype(np.int32)
+    second = ((first + rng.integers(1, 7, n)) % 7).astype(np.int32)
+    twice = rng.choice([0, 1, 2], n).astype(np.int8)
+    expected = twin.add_up(first, second, twice / 2, None, ordered)
+    table, ties = np.zeros((7, 7), np.uint64), np.zeros((7, 7), np.int32)
+    n_ties = kernels.count_packed(first, second, twice, ordered, table, ties)
+    arrays = kernels.list_packed(table, ties, n_ties > 0, ordered, 42 if ordered else 21)
+    assert list(zip(arrays[0].tolist(), arrays[1].tolist())) == sorted(expected)
+    np.testing.assert_array_equal(np.array(arrays[2:]).T.reshape(-1, 3), np.array(
+        [expected[key] for key in sorted(expected)]).reshape(-1, 3))
+
+
 # -------------------------------------------------------------------- no maximum, no data, wrong data
 
 
@@ -667,6 +683,7 @@ def test_bad_features(x, message):
 @pytest.mark.parametrize("settings, message", [
     ({"ties": "elo"}, "one of"),
     ({"fixed": {99: 0.0}}, "99"),
+    ({"fixed": "a"}, "map labels"),
     ({"fixed": {1: np.nan}}, "finite strengths"),
     ({"fixed": dict.fromkeys(range(12), 0.0)}, "something to estimate"),
     ({"prior_std": 0}, "above 0"),

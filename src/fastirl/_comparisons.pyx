@@ -127,6 +127,49 @@ def count_table(const int32_t[::1] first, const int32_t[::1] second, const outco
     return n_ties
 
 
+def count_packed(const int32_t[::1] first, const int32_t[::1] second, const int8_t[::1] twice, bint ordered,
+                 uint64_t[:, ::1] table, int32_t[:, ::1] ties):
+    """`count_table` of weights 1 and outcomes 0, 1/2, 1: twice the wins of both sides in the halves of one number."""
+    cdef int64_t n = first.shape[0], n_items = table.shape[0], k, place, step = 0 if twice.shape[0] == 1 else 1, n_ties = 0
+    cdef int32_t i, j, low, turn, free_order = 0 if ordered else 1
+    cdef uint64_t mu
+    cdef uint64_t* cell = &table[0, 0]
+    cdef int32_t* tie = &ties[0, 0]
+    _sizes(second.shape[0] == n and (step == 0 or twice.shape[0] == n) and n < 1 << 30)
+    with nogil:
+        for k in range(n):
+            i, j, mu = first[k], second[k], twice[k * step]
+            turn = (i > j) & free_order
+            low = i ^ ((i ^ j) & -turn)
+            place = low * n_items + (i ^ j ^ low)
+            cell[place] += (mu << (32 * turn)) + ((2 - mu) << (32 - 32 * turn))
+            if mu == 1:
+                tie[place] += 1
+                n_ties += 1
+    return n_ties
+
+
+def list_packed(const uint64_t[:, ::1] table, const int32_t[:, ::1] ties, bint any_ties, bint ordered, int64_t most):
+    """`list_table` of what `count_packed` counted; `most` bounds the number of pairs."""
+    cdef int64_t n = table.shape[0], i, j, at = 0
+    cdef uint64_t cell
+    arrays = _pair_arrays(most + 1)  # what is not written to takes no memory
+    cdef int32_t[::1] first = arrays[0], second = arrays[1]
+    cdef double[::1] u = arrays[2], v = arrays[3], tie = arrays[4]
+    with nogil:
+        for i in range(n):
+            for j in range(0 if ordered else i + 1, n):
+                # written over by the next where nothing is here
+                cell = table[i, j]
+                first[at], second[at] = <int32_t> i, <int32_t> j
+                u[at], v[at] = 0.5 * <double> <int64_t> (cell & <uint64_t> 0xFFFFFFFF), 0.5 * <double> <int64_t> (cell >> 32)
+                if any_ties:
+                    tie[at] = ties[i, j]
+                at += cell != 0
+        tie[at] = 0.0
+    return tuple(array[:at] for array in arrays)
+
+
 def list_table(const double[:, :, ::1] wins, const double[:, ::1] ties, bint any_ties):
     """The pairs of a table that are not empty: (first, second, wins_first, wins_second, ties), sorted."""
     cdef int64_t n = wins.shape[0], i, j, at = 0, size = 0
@@ -632,7 +675,9 @@ def tree(const int64_t[::1] ptr, const int32_t[::1] column):
 
 def factor(const int64_t[::1] ptr, const int32_t[::1] column, const double[::1] value, const double[::1] diagonal,
            const int32_t[::1] parent, const int64_t[::1] start, int32_t[::1] row, double[::1] lower, double[::1] pivot):
-    """A = L D L', row by row; L by columns from start[i], without its unit diagonal. The first row whose pivot is not positive, or -1.
+    """A = L D L', row by row; L by columns from start[i], without its unit diagonal.
+
+    Returns the first row whose pivot is not positive, or -1.
     """
     cdef int64_t n = ptr.shape[0] - 1, k, p, end, top, length, found = -1
     cdef int32_t i

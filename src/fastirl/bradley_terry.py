@@ -1,6 +1,7 @@
 """Bradley-Terry: strengths of items from comparisons, by maximum likelihood, with certificates and errors."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -689,6 +690,8 @@ def _read_contest(c, contest, names, home):
 
 def _read_fixed(c, fixed):
     held, values = np.zeros(c.n_items, bool), np.zeros(c.n_items)
+    if not (fixed is None or isinstance(fixed, Mapping)):
+        raise InvalidInputError(f"`fixed` must map labels to strengths: got {fixed!r}; pass a dict such as {{label: 0.0}}")
     for label, value in dict(fixed or {}).items():
         i = c.index(label)
         held[i] = True
@@ -1316,8 +1319,10 @@ class BradleyTerry:
         constraint = ("held: " + ", ".join(map(str, self.fixed)) if self.fixed else "strengths are linear in features"
                       if self.coef is not None else "strengths shrink towards 0" if self.prior_std or self.ghost_games
                       else "strengths sum to 0" + (" in each component" if self.n_components > 1 else ""))
+        total = float(self.source.comparisons.weight.sum())
+        weighted = "" if total == self.n_comparisons else f" of weight {total:g}"
         notes = [
-            f"{self.n_comparisons:,} comparisons of {len(self.labels):,} items, log likelihood {self.log_likelihood:.6f}; {constraint}",
+            f"{self.n_comparisons:,} comparisons{weighted} of {len(self.labels):,} items, log likelihood {self.log_likelihood:.6f}; {constraint}",
             f"{'converged' if self.converged else 'NOT converged'}: largest |score|/n {self.score_residual:.1e}, decrement "
             f"{self.decrement:.1e}, {self.n_iter} iterations ({self.method}); {kind} errors"
             + (f", probed to {accuracy:.1%}" if accuracy else ""),

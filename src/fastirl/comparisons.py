@@ -447,10 +447,11 @@ def _outcomes(name, values, n):
         n = 1
     array = np.asarray(values)
     if array.dtype.kind in "USO" and array.size:
-        bad = next((i for i, item in enumerate(array.tolist()) if isinstance(item, (str, bytes))), None)
+        items = np.atleast_1d(array).tolist()
+        bad = next((i for i, item in enumerate(items) if isinstance(item, (str, bytes))), None)
         if bad is not None:
             raise InvalidInputError(
-                f"`{name}` must be numbers: entry {bad} is {array.tolist()[bad]!r}; pass 1 where the first was preferred, 0 where "
+                f"`{name}` must be numbers: entry {bad} is {items[bad]!r}; pass 1 where the first was preferred, 0 where "
                 "the second was, 0.5 where neither")
     if array.dtype.kind not in "iufb" or array.ndim != 1:
         array = _v.float_vector(name, values, n)
@@ -483,7 +484,12 @@ def _add_up(c, ordered):
     """Pair counts: by a table where it is no larger than the comparisons, else by sorting."""
     n = c.n_items
     weight = c._weight
-    if n and n * n <= max(TABLE * len(c), 4096):
+    if n and n * n <= max(TABLE * len(c), 4096) and weight is None and c._outcome.dtype == np.int8:
+        table, ties = np.zeros((n, n), np.uint64), np.zeros((n, n), np.int32)
+        n_ties = _k.count_packed(c.first, c.second, c._outcome, ordered, table, ties)
+        most = min(len(c), n * (n - 1) if ordered else n * (n - 1) // 2)
+        arrays = _k.list_packed(table, ties, n_ties > 0, ordered, most)
+    elif n and n * n <= max(TABLE * len(c), 4096):
         wins, ties = np.zeros((n, n, 2)), np.zeros((n, n))
         n_ties = _k.count_table(c.first, c.second, c._outcome, weight, ordered, wins, ties)
         arrays = _k.list_table(wins, ties, n_ties > 0)
