@@ -32,9 +32,9 @@ import pages
 class Problem:
     """Who met whom, and who won: raw int64 arrays."""
 
-    def __init__(self, title, n_items, n_comparisons, shape="random", spread=1.0, repeats=5, slow=()):
+    def __init__(self, title, n_items, n_comparisons, shape="random", spread=1.0, repeats=5, patience=150):
         self.title, self.n_items, self.n_comparisons, self.shape = title, n_items, n_comparisons, shape
-        self.spread, self.repeats, self.slow = spread, repeats, slow
+        self.spread, self.repeats, self.patience = spread, repeats, patience
 
     def arrays(self, small=False):
         n, m = self.n_items, self.n_comparisons
@@ -61,9 +61,8 @@ PROBLEMS = {
     "thousand": Problem("1,000 × 10⁶", 1000, 10**6, repeats=7),
     "ladder": Problem("ladder of 1,000, 10⁵", 1000, 10**5, "ladder", repeats=15),
     "sparse": Problem("10⁵ × 5·10⁶", 10**5, 5 * 10**6, repeats=3),
-    "large": Problem("10⁶ × 2·10⁷", 10**6, 2 * 10**7, spread=0.5, repeats=1),
+    "large": Problem("10⁶ × 2·10⁷", 10**6, 2 * 10**7, spread=0.5, repeats=1, patience=1200),
 }
-PATIENCE = 150
 TARGETS = {"hundred": 1.5, "thousand": 5, "ladder": 2, "sparse": 2, "large": 2, "bootstrap": 5}
 
 
@@ -205,7 +204,7 @@ class Evaluator:
         self.n = n
         i, j, u, v = self.arrays
         self.games = np.bincount(i, u + v, n) + np.bincount(j, u + v, n)
-        self.best = scipy_newton(n, first, second, outcome, 1e-10, "sparse" if n <= 1000 and len(i) < 10 * n else "pcg")
+        self.best = scipy_newton(n, first, second, outcome, 1e-10 if n < 10**6 else 1e-8, "sparse" if n <= 1000 and len(i) < 10 * n else "pcg")
         eta = self.best[i] - self.best[j]
         h = (u + v) * expit(eta) * expit(-eta)
         # the standard error of a strength is no smaller
@@ -237,38 +236,42 @@ def seconds(run, repeats):
     return statistics.median(times)  # of fewer runs where they take long
 
 
-def first_passing(run, tolerances, check):
-    """The first tolerance whose answer passes, or what the last one misses; a library has `PATIENCE` seconds for all of them."""
+def first_passing(run, tolerances, check, patience):
+    """(the first tolerance whose answer passes, what the last one misses, seconds of that run); `patience` seconds for all."""
     verdict = "not run"
 
     def too_late(*_):
-        raise TimeoutError(f"no answer that passes within {PATIENCE} s" + (f", last: {verdict}" if verdict != "not run" else ""))
+        raise TimeoutError(f"no answer that passes within {patience} s" + (f", last: {verdict}" if verdict != "not run" else ""))
 
     signal.signal(signal.SIGALRM, too_late)
-    signal.alarm(PATIENCE)
+    signal.alarm(patience)
     try:
         for tol in tolerances:
-            verdict = check(run(tol))
+            begin = time.process_time()
+            found = run(tol)
+            took = time.process_time() - begin
+            verdict = check(found)
             if not verdict:
-                return tol, ""
-        return None, verdict
+                return tol, "", took
+        return None, verdict, None
     except TimeoutError as error:
-        return None, str(error)
+        return None, str(error), None
     finally:
         signal.alarm(0)
 
 
-def measure(name, small):
+def measure(name, small, only):
     problem = PROBLEMS[name]
     n, first, second, outcome = problem.arrays(small)
     check = Evaluator(n, first, second, outcome).verdict
     rows = {}
     peers = {"fastirl": (fastirl, PROBLEMS, (None,)), **PEERS}
     for peer, (solve, problems, tolerances) in peers.items():
-        if name not in problems:
+        if name not in problems or (only and peer not in ("fastirl", *only)):
             continue
         try:
-            tol, verdict = first_passing(lambda tol: solve(n, first, second, outcome, tol), tolerances, check)
+            tol, verdict, took = first_passing(
+                lambda tol: solve(n, first, second, outcome, tol), tolerances, check, problem.patience)
         except ImportError as error:
             print(f"  {peer}: absent ({error})", flush=True)
             continue
@@ -283,7 +286,8 @@ def measure(name, small):
         if small:
             print(f"  {peer}: passes", flush=True)
             continue
-        took = seconds(lambda: solve(n, first, second, outcome, tol), problem.repeats)
+        if problem.repeats > 1:
+            took = seconds(lambda: solve(n, first, second, outcome, tol), problem.repeats)
         rows[peer] = {"seconds": took, "tol": tol, "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
         print(f"  {peer}: {took:.4f} s" + ("" if tol is None else f" at {tol:g}"), flush=True)
     return rows
@@ -398,6 +402,7 @@ def rows_of_the_readme(kept):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("problems", nargs="*", help=f"of {', '.join((*PROBLEMS, 'bootstrap'))}; by default all")
+    parser.add_argument("--peers", nargs="+", help="only these of the other libraries")
     parser.add_argument("--small", action="store_true", help="small sizes, answers only")
     parser.add_argument("--readme", action="store_true", help="also rows of the README's short table")
     parser.add_argument("--print", action="store_true", help="do not write the page")
@@ -407,7 +412,7 @@ def main():
     for name in arguments.problems or (*PROBLEMS, "bootstrap", "inference"):
         print(name, flush=True)
         special = {"bootstrap": bootstrap, "inference": inference}
-        kept[name] = special[name](arguments.small) if name in special else measure(name, arguments.small)
+        kept[name] = special[name](arguments.small) if name in special else measure(name, arguments.small, arguments.peers)
         if arguments.keep and not arguments.small:
             arguments.keep.write_text(json.dumps(kept, indent=1))
     if arguments.small:

@@ -573,18 +573,28 @@ def test_iterations_for_one_and_for_eight_right_sides_equal_dense_algebra():
 
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("n", [0, 1, 500])
-def test_packed_counting_equals_the_twin(ordered, n):
+@pytest.mark.parametrize("width", [np.uint32, np.uint64])
+def test_packed_counting_equals_the_twin(ordered, n, width):
     rng = np.random.default_rng(15)
     first = rng.integers(0, 7, n).astype(np.int32)
     second = ((first + rng.integers(1, 7, n)) % 7).astype(np.int32)
     twice = rng.choice([0, 1, 2], n).astype(np.int8)
     expected = twin.add_up(first, second, twice / 2, None, ordered)
-    table, ties = np.zeros((7, 7), np.uint64), np.zeros((7, 7), np.int32)
+    table, ties = np.zeros((7, 7), width), np.zeros((7, 7), np.int32)
     n_ties = kernels.count_packed(first, second, twice, ordered, table, ties)
-    arrays = kernels.list_packed(table, ties, n_ties > 0, ordered, 42 if ordered else 21)
+    arrays, total = kernels.list_packed(table, ties, n_ties > 0, ordered, 42 if ordered else 21)
+    assert total == n
     assert list(zip(arrays[0].tolist(), arrays[1].tolist())) == sorted(expected)
     np.testing.assert_array_equal(np.array(arrays[2:]).T.reshape(-1, 3), np.array(
         [expected[key] for key in sorted(expected)]).reshape(-1, 3))
+
+
+@pytest.mark.parametrize("shares", [(40_000, 0, 0), (0, 40_000, 0), (20_000, 30_000, 70_000), (32_768, 32_768, 0)])
+def test_counts_beyond_16_bits(shares):
+    outcome = np.repeat([1, 0, 0.5], shares)
+    c = Comparisons.from_pairs(np.zeros(len(outcome), int), np.ones(len(outcome), int), outcome)
+    p = c.pairs()
+    assert (p.wins_first[0], p.wins_second[0], p.ties[0]) == (outcome.sum(), (1 - outcome).sum(), shares[2])
 
 
 # -------------------------------------------------------------------- no maximum, no data, wrong data

@@ -14,7 +14,7 @@ Symbols (Bradley and Terry 1952): i, j items of a pair, u and v weighted wins of
 import numpy as np
 
 from libc.math cimport INFINITY, fabs, sqrt
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 
 cdef extern from "_comparisons.h" nogil:
@@ -38,6 +38,11 @@ WIDTH = LANES
 ctypedef fused outcome_t:
     double
     int8_t  # twice the outcome: 0, 1 or 2
+
+
+ctypedef fused packed_t:
+    uint32_t
+    uint64_t
 
 
 cdef int _sizes(bint good) except -1:
@@ -128,12 +133,16 @@ def count_table(const int32_t[::1] first, const int32_t[::1] second, const outco
 
 
 def count_packed(const int32_t[::1] first, const int32_t[::1] second, const int8_t[::1] twice, bint ordered,
-                 uint64_t[:, ::1] table, int32_t[:, ::1] ties):
-    """`count_table` of weights 1 and outcomes 0, 1/2, 1: twice the wins of both sides in the halves of one number."""
+                 packed_t[:, ::1] table, int32_t[:, ::1] ties):
+    """`count_table` of weights 1 and outcomes 0, 1/2, 1: twice the wins of both sides in the halves of one number.
+
+    Halves of 16 bits can overflow; then what `list_packed` finds in total is not the number of comparisons.
+    """
     cdef int64_t n = first.shape[0], n_items = table.shape[0], k, place, step = 0 if twice.shape[0] == 1 else 1, n_ties = 0
     cdef int32_t i, j, low, turn, free_order = 0 if ordered else 1
-    cdef uint64_t mu
-    cdef uint64_t* cell = &table[0, 0]
+    cdef packed_t mu
+    cdef packed_t* cell = &table[0, 0]
+    cdef int half = 16 if packed_t is uint32_t else 32
     cdef int32_t* tie = &ties[0, 0]
     _sizes(second.shape[0] == n and (step == 0 or twice.shape[0] == n) and n < 1 << 30)
     with nogil:
@@ -142,17 +151,19 @@ def count_packed(const int32_t[::1] first, const int32_t[::1] second, const int8
             turn = (i > j) & free_order
             low = i ^ ((i ^ j) & -turn)
             place = low * n_items + (i ^ j ^ low)
-            cell[place] += (mu << (32 * turn)) + ((2 - mu) << (32 - 32 * turn))
+            cell[place] += (mu << (half * turn)) + ((2 - mu) << (half - half * turn))
             if mu == 1:
                 tie[place] += 1
                 n_ties += 1
     return n_ties
 
 
-def list_packed(const uint64_t[:, ::1] table, const int32_t[:, ::1] ties, bint any_ties, bint ordered, int64_t most):
-    """`list_table` of what `count_packed` counted; `most` bounds the number of pairs."""
+def list_packed(const packed_t[:, ::1] table, const int32_t[:, ::1] ties, bint any_ties, bint ordered, int64_t most):
+    """(`list_table` of what `count_packed` counted, comparisons in total); `most` bounds the number of pairs."""
     cdef int64_t n = table.shape[0], i, j, at = 0
-    cdef uint64_t cell
+    cdef packed_t cell, mask = 0xFFFF if packed_t is uint32_t else <packed_t> 0xFFFFFFFFu
+    cdef int half = 16 if packed_t is uint32_t else 32
+    cdef int64_t mine, other, total = 0
     arrays = _pair_arrays(most + 1)  # what is not written to takes no memory
     cdef int32_t[::1] first = arrays[0], second = arrays[1]
     cdef double[::1] u = arrays[2], v = arrays[3], tie = arrays[4]
@@ -162,12 +173,14 @@ def list_packed(const uint64_t[:, ::1] table, const int32_t[:, ::1] ties, bint a
                 # written over by the next where nothing is here
                 cell = table[i, j]
                 first[at], second[at] = <int32_t> i, <int32_t> j
-                u[at], v[at] = 0.5 * <double> <int64_t> (cell & <uint64_t> 0xFFFFFFFF), 0.5 * <double> <int64_t> (cell >> 32)
+                mine, other = <int64_t> (cell & mask), <int64_t> (cell >> half)
+                total += mine + other
+                u[at], v[at] = 0.5 * <double> mine, 0.5 * <double> other
                 if any_ties:
                     tie[at] = ties[i, j]
                 at += cell != 0
         tie[at] = 0.0
-    return tuple(array[:at] for array in arrays)
+    return tuple(array[:at] for array in arrays), total // 2
 
 
 def list_table(const double[:, :, ::1] wins, const double[:, ::1] ties, bint any_ties):
@@ -305,6 +318,39 @@ def reached(const int32_t[::1] first, const int32_t[::1] second, const double[::
 
 
 # ---- 3  Likelihood --------------------------------------------------------------------------------
+
+
+def tally(const int32_t[::1] first, const int32_t[::1] second, const double[::1] wins_first,
+          const double[::1] wins_second, double[::1] score, double[::1] games):
+    """score[i] = wins of i less half its comparisons, the score where all are equal; games[i] the weight of its comparisons."""
+    cdef int64_t k
+    cdef int32_t i, j
+    cdef double half, both
+    _sizes(second.shape[0] == first.shape[0] and score.shape[0] == games.shape[0])
+    with nogil:
+        score[:] = 0.0
+        games[:] = 0.0
+        for k in range(first.shape[0]):
+            i, j = first[k], second[k]
+            half, both = 0.5 * (wins_first[k] - wins_second[k]), wins_first[k] + wins_second[k]
+            score[i] += half
+            score[j] -= half
+            games[i] += both
+            games[j] += both
+
+
+def pointers(const int32_t[::1] first, int64_t n_items):
+    """(n_items + 1,) where the pairs of each first item begin; `first` is sorted."""
+    cdef int64_t k, i, n = first.shape[0]
+    found = np.empty(n_items + 1, np.int64)
+    cdef int64_t[::1] ptr = found
+    with nogil:
+        k = 0
+        for i in range(n_items + 1):
+            while k < n and first[k] < i:
+                k += 1
+            ptr[i] = k
+    return found
 
 
 def derivatives(const int32_t[::1] first, const int32_t[::1] second, const double[::1] wins_first,

@@ -41,7 +41,7 @@ class Pattern:
     def ptr(self):
         """(n_items + 1,) where the pairs of each first item begin."""
         if self._ptr is None:
-            self._ptr = np.append(0, np.cumsum(np.bincount(self.first, minlength=self.n_items)))
+            self._ptr = _k.pointers(self.first, self.n_items)
         return self._ptr
 
     def centred(self, x):

@@ -25,6 +25,7 @@ __all__ = ["BradleyTerry", "StrengthBootstrap", "StrengthIntervals", "bootstrap_
 TIES = ("half", "davidson", "rao_kupper")
 KINDS = ("hessian", "robust", "clustered")
 DECREMENT = 1e-6
+FORCING = 3e-3  # residual of a Newton system that iterations leave at most: likelihoods cost more than products
 CHORD = 0.1  # decrement below which the last system serves again
 STEEP = 10.0  # log odds beyond which a fit with further parameters is checked for having no maximum
 DRAWS = 2e7  # normal numbers drawn for a simultaneous quantile
@@ -129,7 +130,8 @@ class Likelihood:
         self.ghost = ghost
         self.n_contest = 0 if cells.z is None else cells.z.shape[1]
         self.n_extra = self.n_contest + (ties != "half")
-        self.games = cells.games(n_items)
+        self.score, self.games = np.empty((2, n_items))
+        _k.tally(cells.first, cells.second, cells.wins_first, cells.wins_second, self.score, self.games)
         self.plain = ties == "half" and (self.n_contest == 0 or (self.n_contest == 1 and bool((cells.z == 1).all())))
         self.n_evaluations = 0
         self.guessed = False
@@ -153,9 +155,7 @@ class Likelihood:
 
     def first_guess(self):
         """Log odds of each item's share of wins, where they make the data likelier than equal strengths do."""
-        score = self._scatter((self.cells.wins_first - self.cells.wins_second) / 2)
-        guess = 2 * np.arctanh(np.clip(2 * score / (self.games + 1), -0.95, 0.95))
-        return guess
+        return 2 * np.arctanh(np.clip(2 * self.score / (self.games + 1), -0.95, 0.95))
 
     def at(self, point, narrow=False):
         """A dict: value, penalised; item (n, 2) score and curvature; cell curvature; score, cross and square of the extras."""
@@ -363,7 +363,7 @@ def climb(likelihood, system, point, tol, max_iter):
         again, last = decrement < CHORD and system.exact, decrement
         if not again:
             system.prepare(found)
-        forcing = 0.1 if before is None else min(0.1, max(1e-4, residual / before))
+        forcing = FORCING if before is None else min(FORCING, max(1e-4, residual / before))
         before = residual
         d, e, square = system.step(found, forcing)
         decrement = float(np.sqrt(max(square, 0.0)))

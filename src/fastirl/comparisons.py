@@ -485,10 +485,7 @@ def _add_up(c, ordered):
     n = c.n_items
     weight = c._weight
     if n and n * n <= max(TABLE * len(c), 4096) and weight is None and c._outcome.dtype == np.int8:
-        table, ties = np.zeros((n, n), np.uint64), np.zeros((n, n), np.int32)
-        n_ties = _k.count_packed(c.first, c.second, c._outcome, ordered, table, ties)
-        most = min(len(c), n * (n - 1) if ordered else n * (n - 1) // 2)
-        arrays = _k.list_packed(table, ties, n_ties > 0, ordered, most)
+        arrays = _small_counts(c, ordered)
     elif n and n * n <= max(TABLE * len(c), 4096):
         wins, ties = np.zeros((n, n, 2)), np.zeros((n, n))
         n_ties = _k.count_table(c.first, c.second, c._outcome, weight, ordered, wins, ties)
@@ -496,3 +493,16 @@ def _add_up(c, ordered):
     else:
         arrays = _k.merge_rows(*_k.sort_rows(c.first, c.second, weight, n, ordered), c._outcome, weight)
     return PairCounts(*map(_v.freeze, arrays), n)
+
+
+def _small_counts(c, ordered):
+    """Counts of weights 1 and outcomes 0, ½, 1 in one number a pair, half as wide where that suffices: memory is what takes time."""
+    n = c.n_items
+    most = min(len(c), n * (n - 1) if ordered else n * (n - 1) // 2)
+    for width in (np.uint32, np.uint64):
+        table, ties = np.zeros((n, n), width), np.zeros((n, n), np.int32)
+        n_ties = _k.count_packed(c.first, c.second, c._outcome, ordered, table, ties)
+        arrays, total = _k.list_packed(table, ties, n_ties > 0, ordered, most)
+        if total == len(c):
+            break
+    return arrays
