@@ -174,6 +174,26 @@ def test_the_twins_gradient_is_the_difference_quotient_of_its_value():
         assert gradient[at] == pytest.approx((value(1) - value(-1)) / (2 * step), abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_connection_in_rounds_is_that_of_the_graph(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 7))
+    lists = tied_lists(n, int(rng.integers(2, 6)), rng)
+    below = [[i for i in range(n) if i not in np.hstack([np.ravel(e) for e in order])][: rng.integers(0, 3)] for order in lists]
+    data = Rankings.from_lists(lists, below, labels=range(n))
+    for within in (True, False):
+        reach = np.eye(n, dtype=bool)
+        for groups_of, ranked in zip(*groups(data)):
+            for at, group in enumerate(groups_of[:ranked]):
+                worse = [i for other in groups_of[at + 1:] for i in other]
+                for i in group:
+                    reach[i, worse + (list(group) if within else [])] = True
+        for _ in range(n):
+            reach = reach | (reach.astype(int) @ reach.astype(int) > 0)
+        found = _rankings.all_connected(data.item, data.offsets, data.level, data.n_ranked, n, 1000, within)
+        assert found == reach.all()
+
+
 def test_checks_of_rankings_in_compiled_code():
     data = Rankings.from_lists([["a", "b"], ["c", ("a", "b")]])
     assert _rankings.first_repeat(data.item, data.offsets, 3) == -1

@@ -52,59 +52,49 @@ def successors(const int32_t[::1] item, const int64_t[::1] offsets, const int32_
 
 
 def all_connected(const int32_t[::1] item, const int64_t[::1] offsets, const int32_t[::1] level, const int64_t[::1] n_ranked,
-                  Py_ssize_t n_items, int rounds):
-    """Whether in a few rounds over the rankings wins are seen to lead from item 0 to every item, and back.
+                  Py_ssize_t n_items, int rounds, bint within):
+    """Whether wins are seen to lead from item 0 to every item, and back, in so many rounds over the rankings.
 
-    True is certain; False may mean that more rounds were needed.
+    True is certain; False is certain where the rounds sufficed to come to rest. A tie connects its items both ways where
+    `within` says so.
     """
-    cdef Py_ssize_t r, u, v, begin, end, below, count
+    cdef Py_ssize_t r, u, v, k, begin, end, below, count, before
     cdef int direction, turn
-    cdef bint ties = level.shape[0] > 0, on
+    cdef bint ties = level.shape[0] > 0, on, hit
     cdef unsigned char[::1] reached
     if n_items == 0 or item.shape[0] == 0:
         return False
     for direction in range(2):
-        reached, count = np.zeros(n_items, np.uint8), 1
+        reached, count, before = np.zeros(n_items, np.uint8), 1, 0
         reached[0] = 1
         with nogil:
             for turn in range(rounds):
-                if count == n_items:
+                if count == before:
                     break
+                before = count
                 for r in range(offsets.shape[0] - 1):
                     if count == n_items:
                         break
                     begin, end = offsets[r], offsets[r + 1]
                     below, on = begin + n_ranked[r], False
-                    if direction == 0:
-                        u = begin
-                        while u < below:  # a tie at a time: who is reached reaches all of it, and all that come later
-                            v = u
-                            while v < below and (v == u or (ties and level[v] == level[u])):
-                                on = on or reached[item[v]]
-                                v += 1
-                            while on and u < v:
-                                count += 1 - reached[item[u]]
-                                reached[item[u]] = 1
-                                u += 1
-                            u = v
-                        if on:
-                            for u in range(below, end):
-                                count += 1 - reached[item[u]]
-                                reached[item[u]] = 1
-                    else:
+                    if direction == 1:
                         for u in range(below, end):
                             on = on or reached[item[u]]
-                        u = below - 1
-                        while u >= begin:
-                            v = u
-                            while v >= begin and (v == u or (ties and level[v] == level[u])):
-                                on = on or reached[item[v]]
-                                v -= 1
-                            while on and u > v:
-                                count += 1 - reached[item[u]]
-                                reached[item[u]] = 1
-                                u -= 1
-                            u = v
+                    u = begin if direction == 0 else below - 1
+                    while begin <= u < below:  # a tie at a time, from the best down or from the worst up
+                        v, hit = u, False
+                        while begin <= v < below and (v == u or (ties and level[v] == level[u])):
+                            hit = hit or reached[item[v]]
+                            v += 1 - 2 * direction
+                        if on or (within and hit):
+                            for k in range(min(u, v + 1), max(u + 1, v)):
+                                count += 1 - reached[item[k]]
+                                reached[item[k]] = 1
+                        on, u = on or hit, v
+                    if direction == 0 and on:
+                        for u in range(below, end):
+                            count += 1 - reached[item[u]]
+                            reached[item[u]] = 1
         if count < n_items:
             return False
     return True

@@ -290,8 +290,7 @@ class DoubleThompsonSampling(DuelingBandit):
         gamma = self.rng.standard_gamma(self.wins + 1)
         victories = (gamma > gamma.T).sum(axis=1)
         first = self._largest(victories, optimistic == optimistic.max())
-        wins = self.rng.standard_gamma(self.wins[:, first] + 1)
-        losses = self.rng.standard_gamma(self.wins[first] + 1)
+        wins, losses = self.rng.standard_gamma(np.array((self.wins[:, first], self.wins[first])) + 1)
         theta = wins / (wins + losses)
         theta[first] = 0.5
         return first, self._largest(theta, lower[:, first] <= 0.5)

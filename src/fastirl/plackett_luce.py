@@ -414,7 +414,7 @@ def _strong_groups(data):
     """None where all items are strongly connected, else (graph, group of each item, number of groups)."""
     n = data.n_items
     level = data._level if data.has_ties else np.empty(0, np.int32)
-    if _rankings.all_connected(data.item, data.offsets, level, data.n_ranked, n, _ROUNDS):
+    if _rankings.all_connected(data.item, data.offsets, level, data.n_ranked, n, _ROUNDS, True):
         return None
     tail, head = _rankings.successors(data.item, data.offsets, level, data.n_ranked, 0, len(data))
     graph = sparse.csr_array((np.ones(len(tail), np.int8), (tail, head)), shape=(n, n))
@@ -694,13 +694,17 @@ class _Tied(_Strict):
         """Whether λ and δ together have a finite maximum; they do where wins alone connect the items of each component."""
         self.check_orders()
         data = self.data
-        n_pairs = int((data.n_ranked * (np.diff(data.offsets) - 1) - data.n_ranked * (data.n_ranked - 1) // 2).sum())
-        better, worse, _, tied = _rankings.pair_list(data.item, data.offsets, self._level, data.n_ranked, data.weight, 0, len(data),
-                                                     n_pairs)
-        graph = sparse.csr_array((np.ones(int((~tied).sum()), np.int8), (better[~tied], worse[~tied])), shape=(self.n_items,) * 2)
-        count, _ = csgraph.connected_components(graph, connection="strong")
-        if count == int(component.max()) + 1:
-            return
+        if not component.any():
+            if _rankings.all_connected(data.item, data.offsets, self._level, data.n_ranked, self.n_items, 2**30, False):
+                return
+        else:
+            n_pairs = int((data.n_ranked * (np.diff(data.offsets) - 1) - data.n_ranked * (data.n_ranked - 1) // 2).sum())
+            better, worse, _, tied = _rankings.pair_list(data.item, data.offsets, self._level, data.n_ranked, data.weight, 0,
+                                                         len(data), n_pairs)
+            graph = sparse.csr_array((np.ones(int((~tied).sum()), np.int8), (better[~tied], worse[~tied])),
+                                     shape=(self.n_items,) * 2)
+            if csgraph.connected_components(graph, connection="strong")[0] == int(component.max()) + 1:
+                return
         direction = self._recession()
         if direction is not None:
             high, low = (int(np.argmax(sign * direction[: self.n_items])) for sign in (1, -1))

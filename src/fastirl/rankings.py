@@ -350,7 +350,7 @@ class Rankings:
     def _over_all(self):
         """The same rankings with all other items below."""
         n, sizes = self.n_items, np.diff(self._offsets)
-        if len(self) * n > 2**31:
+        if len(self) * n > 2**28:
             raise InvalidInputError(f"`below='all'` writes {len(self):,} × {n:,} entries, too many: pass what was on offer for each "
                                     "ranking")
         there = np.zeros((len(self), n), bool)
