@@ -126,7 +126,7 @@ def feature_names(names, n_columns):
     for j, name in enumerate(names):
         if not isinstance(name, str) or name in names[:j]:
             raise InvalidInputError(f"`feature_names` must be different texts: entry {j} is {shown(name)}; rename it")
-    return names
+    return tuple(map(str, names))  # NumPy's texts would show in messages as such
 
 
 def frozen_features(features):

@@ -54,7 +54,8 @@ class DAgger(Learner):
     history_ : Table, for each iteration β, new answers, distinct states known so far, and the disagreement of the policy
         fitted after it, the mean of :math:`1 - \hat\pi(a^* \mid s)` over the states that it visits (None where not measured)
     n_queries_ : how often the expert was asked; the demonstrations are not counted
-    counts_ : (n_pairs,) weighted answers of all iterations
+    counts_ : (n_pairs,) weighted answers of all iterations; log_likelihood_ : float, of these under the policy chosen
+    converged_ : of the fit that was chosen; message_, n_iter_
 
     Raises
     ------
@@ -156,6 +157,10 @@ class DAgger(Learner):
         self.n_queries_ = expert.n_queries
         self.converged_ = bool(getattr(self.learner_, "converged_", True))
         self.n_iter_ = self.n_iterations
+        self.message_ = f"policy {best + 1} of {self.n_iterations} was chosen, after {self.n_queries_:,} questions"
+        with np.errstate(divide="ignore", invalid="ignore"):
+            said = self.counts_ > 0
+            self.log_likelihood_ = float(self.counts_[said] @ np.log(self._policy[said]))
         return self
 
     def _open(self, model, trajectories):

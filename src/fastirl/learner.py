@@ -1,6 +1,7 @@
 """What all learners of behaviour share: one way of calling, and everything that follows from a policy."""
 
 import functools
+import inspect
 
 import numpy as np
 
@@ -37,6 +38,17 @@ class Learner:
         super().__init_subclass__(**options)
         if "fit" in cls.__dict__:
             cls.fit = _all_or_nothing(cls.fit)
+
+    def __repr__(self):
+        """The settings that are not the defaults; arrays and generators are left out."""
+        parts = []
+        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+            value = self.__dict__.get(name, parameter.default)
+            plain_value = isinstance(value, (str, int, float, bool, np.number)) or hasattr(value, "bind")
+            usual = repr(value) in (repr(parameter.default), "LinearReward()")
+            if name != "self" and plain_value and not usual:
+                parts.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     # -- for subclasses
 

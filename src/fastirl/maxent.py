@@ -21,7 +21,7 @@ from .exceptions import (
 )
 from .mdp import MDP
 from .objectives import ProcessObjective, RouteObjective
-from .planning import soft_value_iteration
+from .planning import soft_value_iteration, visitation_frequencies
 from .process_likelihood import OBJECTIVES, ProcessModel, match_steps, process_log_likelihood
 from .results import LikelihoodRatioTest, Ratio, Route
 from .rewards import LinearReward, from_saved, to_saved
@@ -326,6 +326,7 @@ class MaxEntIRL:
         self._keep_common(objective, search, theta, point, hessian, steps.weight, steps.cluster)
         self.net_, self.feature_names_ = mdp, mdp.feature_names
         self._of_process, self.engine_ = True, None
+        self._starts = np.bincount(steps.start, steps.weight, minlength=mdp.n_states)
         self.objective_value_ = point.value
         self.log_likelihood_ = point.value
         if self.objective == "feature_matching":
@@ -763,6 +764,40 @@ class MaxEntIRL:
             raise InvalidInputError(f"`destination` goes with road networks: got {destination!r} on an MDP; leave it out")
         mdp = self._process(model)
         return soft_value_iteration(mdp, self.pair_rewards(mdp), "pair", horizon=self.horizon, n_threads=self.n_threads).policy
+
+    @property
+    def model_(self):
+        """The fitted MDP or RoadNetwork, or None before a fit."""
+        return getattr(self, "net_", None)
+
+    def visitation(self, initial_distribution=None, horizon=None):
+        """How often the learned policy visits an MDP's states and pairs, by :func:`visitation_frequencies`.
+
+        Parameters
+        ----------
+        initial_distribution : (n_states,), by default the weighted starts of the demonstrations
+        horizon : int or None, by default the learner's own
+
+        Returns
+        -------
+        VisitationResult
+
+        Raises
+        ------
+        InvalidInputError : on a road network (see :meth:`expected_flows`); a loaded fit, which keeps no starts, without a distribution
+        NotFittedError
+        """
+        self._require_fit()
+        if not self._of_process:
+            raise InvalidInputError("visits of one policy need an MDP: this model was fitted to a road network, where they depend "
+                                    "on the pair; use expected_flows")
+        if initial_distribution is None:
+            starts = getattr(self, "_starts", None)
+            if starts is None:
+                raise InvalidInputError("`initial_distribution` must be given: a loaded fit keeps no starts; pass one")
+            initial_distribution = starts / starts.sum()
+        return visitation_frequencies(self._process(None), self.policy(), initial_distribution,
+                                      self.horizon if horizon is None else horizon)
 
     # -- use on a road network
 

@@ -53,7 +53,7 @@ class RecedingHorizonIRL(Learner):
 
     Attributes
     ----------
-    coef_, parameter_names_ : of the reward
+    coef_, parameter_names_ : of the reward; feature_names_ : of the model
     reward_ : (n_arcs,) or (n_pairs,) learned rewards
     log_likelihood_ : float, the objective without penalties, Σ log π_H of the choices for H ≥ 1
     converged_, message_, n_iter_, n_evaluations_
@@ -111,7 +111,7 @@ class RecedingHorizonIRL(Learner):
         ConvergenceWarning
         """
         seen = self._observe(model, trajectories)
-        self._margins = None
+        self.feature_names_, self._margins = tuple(getattr(model, "feature_names", ()) or ()), None
         bound = self.reward.bind(model)
         if self.backups == 0 and not bound.held[~bound.free].any():
             raise InvalidInputError("with backups=0 some weight must be held, at another value than 0: nothing else sets the scale of "
