@@ -1,7 +1,9 @@
 """Speed of Bradley-Terry against other libraries: CPU seconds from raw arrays to strengths, aggregation included.
 
     python bench/preferences.py                  all problems, then the table of docs/preferences.md
-    python bench/preferences.py hundred ladder   some of them (also: bootstrap, inference); --small: small sizes, answers only; --print: leaves the page alone
+    python bench/preferences.py hundred ladder   some of them (also: bootstrap, inference)
+
+--small: small sizes, answers only; --print: leaves the page alone; --keep FILE: figures of several runs in one table.
 
 Each answer is checked before the clock starts, against a maximum found by SciPy alone: the largest |score_i| / n_i at most
 1e-6, the log likelihood within 1e-6, every strength within 1e-3 standard errors. A library that misses it gets no time; one
@@ -204,7 +206,8 @@ class Evaluator:
         self.n = n
         i, j, u, v = self.arrays
         self.games = np.bincount(i, u + v, n) + np.bincount(j, u + v, n)
-        self.best = scipy_newton(n, first, second, outcome, 1e-10 if n < 10**6 else 1e-8, "sparse" if n <= 1000 and len(i) < 10 * n else "pcg")
+        linear = "sparse" if n <= 1000 and len(i) < 10 * n else "pcg"
+        self.best = scipy_newton(n, first, second, outcome, 1e-10 if n < 10**6 else 1e-8, linear)
         eta = self.best[i] - self.best[j]
         h = (u + v) * expit(eta) * expit(-eta)
         # the standard error of a strength is no smaller
@@ -379,19 +382,20 @@ def table(kept):
         best, ratio = (timed[0][1], f"{timed[0][0] / ours:.1f}") if timed else ("none", "")
         title = PROBLEMS[name].title if name in PROBLEMS else "1,000 bootstrap refits of the first"
         rows.append(f"| {title} | {ours:.2g} | {best} | {ratio} | {TARGETS[name]} | {', '.join(others)} |")
-    note = ("Median CPU seconds from raw arrays, aggregation included, at default settings; ratio: the peer's seconds over ours in one "
-            "run. Answers were checked before: largest score over comparisons of an item 1e-6, log likelihood 1e-6, strengths 1e-3 "
-            "standard errors. Printed by `bench/preferences.py`.")
+    note = ("Median CPU seconds from raw arrays, aggregation included, at default settings; ratio: the peer's seconds over ours "
+            "in one run. Answers were checked before: largest score over comparisons of an item 1e-6, log likelihood 1e-6, strengths "
+            "1e-3 standard errors. Printed by `bench/preferences.py`.")
     if "fit" in kept.get("inference", {}):
         k = kept["inference"]
         note += (f" Standard errors, simultaneous intervals and rank sets of 10⁵ items after 5·10⁶ comparisons took "
-                 f"{k['inference'] / k['fit']:.1f} times the CPU seconds of the fit ({k['fit']:.2g}), errors to {k['stated']:.1%} as stated "
-                 f"({k['off']:.1%} at twenty items solved one by one), peak {k['peak_gb']:.1f} GB, raw arrays among it.")
+                 f"{k['inference'] / k['fit']:.1f} times the CPU seconds of the fit ({k['fit']:.2g}), errors to {k['stated']:.1%} as "
+                 f"stated ({k['off']:.1%} at twenty items solved one by one), peak {k['peak_gb']:.1f} GB, raw arrays among it.")
     return "\n".join([*rows, "", note])
 
 
 def rows_of_the_readme(kept):
-    names = {"thousand": "1,000 items, 10⁶ comparisons", "sparse": "10⁵ items, 5·10⁶ comparisons", "bootstrap": "1,000 bootstrap refits"}
+    names = {"thousand": "1,000 items, 10⁶ comparisons", "sparse": "10⁵ items, 5·10⁶ comparisons",
+             "bootstrap": "1,000 bootstrap refits"}
     for name, title in names.items():
         runs = kept.get(name, {})
         timed = sorted((run["seconds"], peer) for peer, run in runs.items() if peer != "fastirl" and "seconds" in run)

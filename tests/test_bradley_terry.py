@@ -16,7 +16,7 @@ from fastirl import (
 from fastirl import _comparisons as kernels
 from fastirl import _comparisons_reference as twin
 from fastirl import _laplacian
-from fastirl.bradley_terry import davidson_derivatives, half_derivatives, rao_kupper_derivatives
+from fastirl._pair_likelihood import davidson_derivatives, half_derivatives, rao_kupper_derivatives
 
 METHODS = ("dense", "direct", "iterative")
 

@@ -463,8 +463,8 @@ def _outcomes(name, values, n):
     if bad >= 0:
         _v.float_vector(name, array)  # raises where it is missing
         raise InvalidInputError(
-            f"`{name}` must lie between 0 and 1: entry {bad} is {array[bad]:g}; pass 1 where the first was preferred, 0 where the "
-            "second was, 0.5 where neither")
+            f"`{name}` must lie between 0 and 1: entry {bad} is {array[bad]:g}; pass 1 where the first was preferred, 0 where "
+            "the second was, 0.5 where neither")
     return halves if whole else _v.own_copy(array, values)
 
 
@@ -496,7 +496,7 @@ def _add_up(c, ordered):
 
 
 def _small_counts(c, ordered):
-    """Counts of weights 1 and outcomes 0, ½, 1 in one number a pair, half as wide where that suffices: memory is what takes time."""
+    """Counts of weights 1 and outcomes 0, ½, 1 in one number a pair, a narrow one where that suffices: memory takes the time."""
     n = c.n_items
     most = min(len(c), n * (n - 1) if ordered else n * (n - 1) // 2)
     for width in (np.uint32, np.uint64):
