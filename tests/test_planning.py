@@ -5,6 +5,7 @@ every trajectory of small problems, textbooks, brute force over policies, gymnas
 """
 
 import itertools
+import pickle
 import subprocess
 import sys
 import warnings
@@ -1031,3 +1032,33 @@ def test_at_discount_0_the_future_does_not_count(method):
     mdp = problem.mdp.with_discount(0.0)
     found = solve("hard", small.Problem(mdp, problem.reward), method)
     np.testing.assert_array_equal(found.value, [-np.inf, 2.0, 0.0])
+
+
+# --- what is kept on the model ----------------------------------------------------------------------------------------
+
+
+def test_the_pattern_kept_on_a_model_changes_no_bit_and_is_not_pickled():
+    n = 400
+    rng = np.random.default_rng(11)
+    heads = (np.arange(2 * n)[:, None] // 2 + rng.integers(-3, 4, (2 * n, 3))) % n
+    matrix = sparse.csr_array((np.full(6 * n, 1 / 3), heads.ravel(), np.arange(0, 6 * n + 1, 3)), shape=(2 * n, n))
+    reward = rng.normal(size=2 * n)
+    barred = reward.copy()
+    barred[[40, 41]] = -np.inf  # state 20 is dead
+
+    def fresh():
+        return fi.MDP.from_pairs(matrix, np.repeat(np.arange(n), 2), np.tile([0, 1], n), 0.99)
+
+    used = fresh()
+    for one in (reward, barred, reward, 2 * reward, barred):
+        found = fi.soft_value_iteration(used, one, "pair", method="newton")
+        expected = fi.soft_value_iteration(fresh(), one, "pair", method="newton")
+        assert found.value.tobytes() == expected.value.tobytes()
+        visits = fi.visitation_frequencies(used, found.policy, np.full(n, 1 / n)) if one is not barred else None
+        if visits is not None:
+            again = fi.visitation_frequencies(fresh(), found.policy, np.full(n, 1 / n))
+            assert visits.pair.tobytes() == again.pair.tobytes()
+    copied = pickle.loads(pickle.dumps(used))
+    assert "_solver_pattern" in used.__dict__ and "_solver_pattern" not in copied.__dict__
+    assert fi.soft_value_iteration(copied, reward, "pair").value.tobytes() == \
+        fi.soft_value_iteration(used, reward, "pair").value.tobytes()

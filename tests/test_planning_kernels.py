@@ -451,6 +451,7 @@ LONG = {
     "set_rows, best": lambda m, s: s.set_rows(m, np.full(N + 1, -1, np.int32), np.full(N, -2, np.int32)),
     "set_rows, previous": lambda m, s: s.set_rows(m, np.full(N, -1, np.int32), np.full(N + 1, -2, np.int32)),
     "set_rows, model": lambda m, s: s.set_rows(wide(), np.full(N, -1, np.int32), np.full(N, -2, np.int32)),
+    "use_pattern": lambda m, s: s.use_pattern(*[np.zeros(N, np.int32)] * 3, np.zeros(N + 1, np.int32)),
     "use_arrays": lambda m, s: s.use_arrays(np.zeros(500, np.int32), np.zeros(501, np.float32)),
     "product, x": lambda m, s: s.product(np.zeros(N + 1), np.zeros(N)),
     "product, out": lambda m, s: s.product(np.zeros(N), np.zeros(N + 1)),

@@ -250,7 +250,7 @@ cdef class Few:
     to the state itself is solved for.
     """
 
-    cdef readonly object base, count, size, short, own, share, column, pair_begin, entry_begin
+    cdef readonly object base, count, size, gap, own, share, column, pair_begin, entry_begin
     cdef readonly int64_t n, n_pairs, n_entries
 
     def __init__(self, Model model, const double[::1] value, const double[::1] ahead, const double[::1] q, double middle,
@@ -274,12 +274,14 @@ cdef class Few:
                 entry_begin[b + 1] += entry_begin[b]
         self.n, self.n_pairs, self.n_entries = n, pair_begin[blocks], entry_begin[blocks]
         cdef int32_t[::1] size = np.empty(self.n_pairs + 1, np.int32), column = np.empty(self.n_entries + 1, np.int32)
-        cdef float[::1] short = np.empty(self.n_pairs + 1, np.float32), own = np.empty(self.n_pairs + 1, np.float32), share = np.empty(self.n_entries + 1, np.float32)
+        cdef float[::1] gap = np.empty(self.n_pairs + 1, np.float32), own = np.empty(self.n_pairs + 1, np.float32)
+        cdef float[::1] share = np.empty(self.n_entries + 1, np.float32)
         with nogil:
             for b in prange(blocks, num_threads=n_threads, schedule="static"):
                 _take_few(m, b * SWEEPS_BLOCK, min((b + 1) * SWEEPS_BLOCK, n), &ahead[0], of_pair, margin,
-                          &size[pair_begin[b]], &short[pair_begin[b]], &own[pair_begin[b]], &share[entry_begin[b]], &column[entry_begin[b]])
-        self.base, self.count, self.size, self.short, self.own = base, count, size, short, own
+                          &size[pair_begin[b]], &gap[pair_begin[b]], &own[pair_begin[b]], &share[entry_begin[b]],
+                          &column[entry_begin[b]])
+        self.base, self.count, self.size, self.gap, self.own = base, count, size, gap, own
         self.share, self.column = share, column
         self.pair_begin, self.entry_begin = pair_begin, entry_begin
 
@@ -292,7 +294,7 @@ cdef class Few:
         cdef int64_t n = self.n, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK, b, part, last = 0, i
         cdef const int64_t[::1] pair_begin = self.pair_begin, entry_begin = self.entry_begin
         cdef const int32_t[::1] count = self.count, size = self.size, column = self.column
-        cdef const float[::1] base = self.base, short = self.short, own = self.own, share = self.share
+        cdef const float[::1] base = self.base, gap = self.gap, own = self.own, share = self.share
         cdef double[::1] low = np.empty(blocks), high = np.empty(blocks), total = np.empty(blocks)
         cdef double mean = 0.0
         cdef float by = <float>shift
@@ -304,8 +306,8 @@ cdef class Few:
                 part, last = last, min(last + FEW_PART, blocks)
                 for b in prange(part, last, num_threads=n_threads, schedule="static"):
                     _sweep_few(b * SWEEPS_BLOCK, min((b + 1) * SWEEPS_BLOCK, n), &base[0], &count[0], &size[pair_begin[b]],
-                               &short[pair_begin[b]], &own[pair_begin[b]], &share[entry_begin[b]], &column[entry_begin[b]], by, &delta[0],
-                               &fresh[0], &low[b], &high[b], &total[b])
+                               &gap[pair_begin[b]], &own[pair_begin[b]], &share[entry_begin[b]], &column[entry_begin[b]],
+                               by, &delta[0], &fresh[0], &low[b], &high[b], &total[b])
                 for i in range(part * SWEEPS_BLOCK, min(last * SWEEPS_BLOCK, n)):
                     delta[i] = fresh[i]
             for b in range(blocks):
@@ -331,7 +333,7 @@ cdef void _count_few(const sweeps_model* m, int64_t first, int64_t last, const d
 
 
 cdef void _take_few(const sweeps_model* m, int64_t first, int64_t last, const double* ahead, const double* q, double margin,
-                    int32_t* size, float* short, float* own, float* share, int32_t* column) noexcept nogil:
+                    int32_t* size, float* gap, float* own, float* share, int32_t* column) noexcept nogil:
     cdef int64_t s, i, k, pair = 0, entry = 0, begin
     cdef double stays
     for s in range(first, last):
@@ -347,13 +349,13 @@ cdef void _take_few(const sweeps_model* m, int64_t first, int64_t last, const do
                     share[entry] = <float>(m.gamma * m.probability[k])
                     column[entry] = m.indices[k]
                     entry += 1
-                size[pair], short[pair] = <int32_t>(entry - begin), <float>(q[i] - ahead[s])
+                size[pair], gap[pair] = <int32_t>(entry - begin), <float>(q[i] - ahead[s])
                 own[pair] = <float>(1.0 / (1.0 - stays))
                 pair += 1
 
 
 cdef void _sweep_few(int64_t first, int64_t last, const float* base, const int32_t* count, const int32_t* size,
-                     const float* short, const float* own, const float* share, const int32_t* column, float shift,
+                     const float* gap, const float* own, const float* share, const int32_t* column, float shift,
                      const float* delta, float* fresh, double* low, double* high, double* total) noexcept nogil:
     cdef int64_t s
     cdef int32_t i, k, length
@@ -366,7 +368,7 @@ cdef void _sweep_few(int64_t first, int64_t last, const float* base, const int32
         top, here = -INFINITY, base[s] - shift
         for i in range(count[s]):
             length = size[i]
-            q = here + short[i]
+            q = here + gap[i]
             for k in range(length):
                 q += share[k] * delta[column[k]]
             q *= own[i]
@@ -374,7 +376,7 @@ cdef void _sweep_few(int64_t first, int64_t last, const float* base, const int32
             column += length
             top = q if q > top else top
         size += count[s]
-        short += count[s]
+        gap += count[s]
         own += count[s]
         fresh[s] = top
         q = top - delta[s]
@@ -766,6 +768,12 @@ cdef class System:
         other.use_arrays(own, out)
         other.gain[:] = self.gain  # the same factors, transposed
         return other
+
+    def use_pattern(self, const int32_t[::1] below, const int32_t[::1] mid, const int32_t[::1] above, const int32_t[::1] end):
+        """The parts of rows that :meth:`set_pattern` of another system found, on the same arrays."""
+        for size in (below.shape[0], mid.shape[0], above.shape[0], end.shape[0]):
+            _one_size(size, self.n)
+        self.below[:], self.mid[:], self.above[:], self.end[:] = below, mid, above, end
 
     def use_arrays(self, int32_t[::1] column, float[::1] value):
         """Entries held in these arrays from now on."""

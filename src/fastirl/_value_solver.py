@@ -192,6 +192,27 @@ def _facts(mdp):
     return found
 
 
+def _pattern(problem, begin):
+    """(ptr, column, slot, parts of the rows) of any policy's matrix, kept on the model, for rewards that forbid the same.
+
+    None where a row has too many columns. Takes 2 bytes an entry of the tensor and 4 a merged one; learning, and visits after
+    values, need it again and again.
+    """
+    mdp = problem.mdp
+    found = mdp.__dict__.get("_solver_pattern")
+    if found is None or not np.array_equal(found[0], problem.fixed):
+        column, slot = np.empty(mdp.nnz + 2 * (_planning.PAD - 1) * mdp.n_states, np.int32), np.empty(mdp.nnz, np.uint16)
+        system = _planning.System(mdp.n_states, begin, np.empty(mdp.n_states + 1, np.int64), column, np.empty(0, np.float32),
+                                  np.empty(mdp.n_states))
+        used = system.set_pattern(problem.model, slot)
+        if used < 0:
+            return None
+        parts = tuple(np.asarray(part) for part in (system.below, system.mid, system.above, system.end))
+        found = problem.fixed, (np.asarray(system.ptr), column[:used].copy(), slot, parts)
+        mdp.__dict__["_solver_pattern"] = found
+    return found[1]
+
+
 @dataclass
 class _Bound:
     """V* lies within `half` of TV + shift."""
@@ -241,16 +262,12 @@ class PolicyMatrix:
             self.dense = self._dense_matrix(policy)
             return True
         if self.slot is None:
-            column = np.empty(problem.mdp.nnz + 2 * (_planning.PAD - 1) * n, np.int32)
-            self.slot = np.empty(problem.mdp.nnz, np.uint16)
-            system = _planning.System(n, self.begin, np.empty(n + 1, np.int64), column, np.empty(0, np.float32),
-                                      np.empty(n))
-            used = system.set_pattern(problem.model, self.slot)
-            if used < 0:
-                self.slot = None
+            pattern = _pattern(problem, self.begin)
+            if pattern is None:
                 return False
-            system.use_arrays(column[:used].copy(), np.empty(used, np.float32))
-            self.system = system
+            ptr, column, self.slot, parts = pattern
+            self.system = _planning.System(n, self.begin, ptr, column, np.empty(column.size, np.float32), np.empty(n))
+            self.system.use_pattern(*parts)
         self.system.set_merged(problem.model, self.slot, policy, problem.n_threads)
         return True
 

@@ -968,6 +968,10 @@ class MDP:
                 setattr(mdp, name, _read_only(data[name]))
         return mdp
 
+    def __getstate__(self):
+        # what the solver found out can be found again
+        return {name: value for name, value in self.__dict__.items() if name != "_solver_pattern"}
+
     def __setstate__(self, state):
         # arrays come out of pickle and deepcopy writeable
         self.__dict__.update({name: freeze(value) for name, value in state.items()})
