@@ -621,11 +621,7 @@ def merged(case, policy, begin, n_threads=1, **options):
 
 
 def room_for_rows(case, begin):
-    n, sizes = case.n_states, np.diff(case.indptr)
-    longest = np.zeros(n, np.int64)
-    np.maximum.at(longest, case.pair_state, sizes)
-    ptr = np.zeros(n + 1, np.int64)
-    np.cumsum(np.where(longest > 0, longest + 2 * (_planning.PAD - 1), 0), out=ptr[1:])
+    n, ptr = case.n_states, _planning.row_ends(model(case), begin)
     return _planning.System(n, begin, ptr, np.full(ptr[-1], -7, np.int32), np.full(ptr[-1], np.nan, np.float32),
                             np.full(n, np.nan))
 
@@ -1042,6 +1038,23 @@ def few_of(case, margin, middle=0.25, n_threads=1):
     m = model(case)
     m.hard(value, ahead, None, n_threads, q)
     return _planning.Few(m, value, ahead, q, middle, margin, n_threads), value, ahead, q
+
+
+@cases
+def test_the_room_of_a_row_holds_any_pair_of_its_state_cut_as_it_may_be(name):
+    case, pad = take(name), _planning.PAD
+    for begin in cuts(case.n_states):
+        room = np.diff(_planning.row_ends(model(case), np.asarray(begin, np.int64)))
+        block = np.searchsorted(begin, np.arange(case.n_states), side="right")
+        need = np.zeros(case.n_states, int)
+        for pair, s in enumerate(case.pair_state):
+            heads = case.indices[case.indptr[pair]:case.indptr[pair + 1]]
+            low, high = ((block[heads] == block[s]) & (heads < s)).sum(), ((block[heads] == block[s]) & (heads > s)).sum()
+            need[s] = max(need[s], (block[heads] != block[s]).sum() + -(-low // pad) * pad + -(-high // pad) * pad)
+        assert (need <= room).all()
+        sizes = np.zeros(case.n_states, int)
+        np.maximum.at(sizes, case.pair_state, np.diff(case.indptr))
+        assert (room <= np.where(sizes > 0, sizes + 2 * (pad - 1), 0)).all()
 
 
 @cases

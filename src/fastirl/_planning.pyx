@@ -587,6 +587,31 @@ cdef inline int32_t _place(const int32_t* sorted_columns, int32_t count, int32_t
     return low
 
 
+def row_ends(Model model, const int64_t[::1] begin):
+    """(n + 1,) where each state's row of a policy that picks one pair ends: the room of its longest pair, filled up.
+
+    A row within its block, cut in two, takes most where one entry stands alone; one that leaves the block may be cut in four.
+    """
+    cdef const sweeps_model* m = &model.m
+    cdef int64_t s, i, k, b, size, room
+    cdef bint inside
+    cdef int64_t[::1] ptr = np.zeros(model.n_states + 1, np.int64)
+    _one_size(begin[begin.shape[0] - 1], model.n_states)
+    with nogil:
+        for b in range(begin.shape[0] - 1):
+            for s in range(begin[b], begin[b + 1]):
+                size, inside = 0, True
+                for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
+                    size = max(size, m.indptr[i + 1] - m.indptr[i])
+                for k in range(m.indptr[m.pair_ptr[s]], m.indptr[m.pair_ptr[s + 1]]):
+                    inside &= begin[b] <= m.indices[k] < begin[b + 1]
+                room = 0
+                if size > 0:
+                    room = SWEEPS_PAD + _padded(size - 1) if inside else size + 2 * (SWEEPS_PAD - 1)
+                ptr[s + 1] = ptr[s] + room
+    return np.asarray(ptr)
+
+
 cdef class System:
     """I - gamma P of a policy, rows divided by their diagonal, for the solver below."""
 
@@ -692,7 +717,7 @@ cdef class System:
     def set_rows(self, Model model, const int32_t[::1] best, int32_t[::1] previous, int n_threads=1):
         """The rows of a policy that picks pair_ptr[s] + best[s] in state s (-1: none).
 
-        Each state's row has the room of its longest pair. The gain stays 1: on rows of one action, solved roughly, another
+        Each state's row has the room that :func:`row_ends` gives it. The gain stays 1: on rows of one action, solved roughly, another
         was measured to cost more than it saves. Only rows where `best` differs from `previous` (at first −2
         everywhere) are written; `previous` becomes `best`. Returns how many were.
         """

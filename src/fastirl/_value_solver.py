@@ -279,15 +279,7 @@ class PolicyMatrix:
             self.dense = self._dense_matrix(self.problem.as_vector(best))
             return
         if self.system is None:
-            sizes = np.diff(mdp.indptr)
-            longest = np.zeros(mdp.n_states, np.int64)
-            acts = np.flatnonzero(np.diff(mdp.pair_ptr) > 0)
-            if acts.size:
-                longest[acts] = np.maximum.reduceat(sizes, mdp.pair_ptr[acts])
-            pad = _planning.PAD
-            room = np.where(longest > 0, longest + 2 * (pad - 1), 0)
-            ptr = np.zeros(mdp.n_states + 1, np.int64)
-            np.cumsum(room, out=ptr[1:])
+            ptr = _planning.row_ends(problem.model, self.begin)
             self.system = _planning.System(mdp.n_states, self.begin, ptr, np.empty(ptr[-1], np.int32),
                                            np.empty(ptr[-1], np.float32), np.empty(mdp.n_states))
             self.previous = np.full(mdp.n_states, -2, np.int32)
