@@ -397,6 +397,25 @@ def test_probed_errors_come_with_an_error_that_holds():
     assert np.sqrt(np.mean((np.sqrt(found) / exact - 1) ** 2)) < 1.5 * error
 
 
+def test_errors_of_loosely_connected_items_hold_too(monkeypatch):
+    # a grid of 40 × 50: probes vary far too much there
+    grid = np.arange(2000).reshape(40, 50)
+    first = np.append(grid[:, :-1].ravel(), grid[:-1].ravel())
+    second = np.append(grid[:, 1:].ravel(), grid[1:].ravel())
+    wins = np.random.default_rng(3).integers(1, 5, len(first))
+    c = Comparisons.from_pairs(np.append(first, second), np.append(second, first), np.ones(2 * len(first)),
+                               weight=np.append(wins, 5 - wins))
+    exact = bradley_terry(c, method="direct").std_error
+    found = bradley_terry(c, method="iterative")
+    np.testing.assert_allclose(found.std_error, exact, rtol=1e-5)
+    assert found.std_error_accuracy() == 0
+    monkeypatch.setattr(_laplacian, "LOOSE", 0.0)
+    drawn = bradley_terry(c, method="iterative")
+    assert drawn.std_error_accuracy() == pytest.approx(0.05)
+    off = drawn.std_error / exact - 1
+    assert np.sqrt(np.mean(off**2)) < 0.075 and np.abs(off).max() < 0.3
+
+
 def test_robust_and_clustered_errors_by_definition():
     rng = np.random.default_rng(8)
     c = random_comparisons(6, 200, seed=7, cluster=rng.integers(20, size=200))
@@ -453,6 +472,29 @@ def test_coverage_of_pointwise_and_simultaneous_intervals():
         simultaneous += bool(((all_.lower <= truth) & (truth <= all_.upper)).all())
     assert abs(pointwise / 400 - 0.95) < 0.033
     assert simultaneous / 400 > 0.95 - 0.033
+
+
+def test_coverage_of_clustered_intervals():
+    # 300 simulations of 100 people with tastes of their own; 95% lies within ±4% with probability 0.999
+    rng = np.random.default_rng(12)
+    truth = np.linspace(-1, 1, 5)
+
+    def people(n):
+        first = rng.integers(0, 5, (n, 20))
+        second = (first + rng.integers(1, 5, (n, 20))) % 5
+        own, rows = truth + rng.standard_normal((n, 5)), np.arange(n)[:, None]
+        outcome = (rng.random((n, 20)) < 1 / (1 + np.exp(own[rows, second] - own[rows, first]))).astype(float)
+        return Comparisons.from_pairs(first.ravel(), second.ravel(), outcome.ravel(), cluster=np.repeat(np.arange(n), 20))
+
+    population = bradley_terry(people(20_000)).strength[4]
+    clustered, ignored = 0, 0
+    for _ in range(300):
+        fit = bradley_terry(people(100))
+        a, b = fit.intervals(kind="clustered"), fit.intervals()
+        clustered += a.lower[4] <= population <= a.upper[4]
+        ignored += b.lower[4] <= population <= b.upper[4]
+    assert abs(clustered / 300 - 0.95) < 0.04
+    assert ignored / 300 < 0.91
 
 
 def test_bootstrap_in_compiled_code_is_a_refit_of_each_resample():

@@ -15,6 +15,8 @@ __all__ = ["DenseSolver", "DirectSolver", "IterativeSolver", "NotPositiveError",
 DENSE = 400  # items up to which a dense matrix is taken
 INVERTED = 1500  # items up to which a dense inverse is taken for standard errors
 TRIED = 60  # iterations after which the direct way is looked at
+DRAWN = 200  # draws whose squares are averaged where probes vary more
+LOOSE = 2000.0  # terms of an elimination for each pair and item, up to which it is taken for standard errors
 FILL = 50.0  # terms of an elimination for each pair and item, up to which it is taken
 
 
@@ -220,7 +222,7 @@ class IterativeSolver:
 
     def __init__(self, pattern, curvature, diagonal, item_curvature=None):
         """`item_curvature` is Σ h of each item's pairs, of the float32 numbers, if it is known."""
-        self.pattern = pattern
+        self.pattern, self.extra = pattern, diagonal
         self.curvature = np.asarray(curvature, dtype=np.float32)
         if item_curvature is None:
             h = self.curvature.astype(np.float64)
@@ -231,7 +233,6 @@ class IterativeSolver:
         self.inverse = np.where(free, 1 / np.where(free, self.total, 1.0), 0.0)
         self.n_iter = 0
         self.ratio = 0.0
-        self._elimination = None
 
     def solve(self, right, tol=1e-3, max_iter=100_000):
         p = self.pattern
@@ -267,14 +268,16 @@ class IterativeSolver:
         """Diagonal of the pseudo-inverse, and its relative error (root of the mean square over items).
 
         K = D − A gives K⁺ = D⁻¹P + D⁻¹A P D⁻¹ + D⁻¹A K⁺ A D⁻¹, P the projection; the first two are known, the third is probed
-        with random signs z: E z ∘ (T z) = diag T (Hutchinson 1990; Bekas, Kokiopoulou, Saad 2007).
+        with random signs z: E z ∘ (T z) = diag T (Hutchinson 1990; Bekas, Kokiopoulou, Saad 2007). Where items hang together
+        loosely its variance is large: then a sparse factor is looked for, and failing that squares of draws are averaged.
         """
         p = self.pattern
         share = np.where(p.floating, 1 / np.maximum(p.size, 1), 0.0)[p.group]
         known = (1 - 2 * share) * self.inverse
+        free = self.inverse > 0
         total, square, count = np.zeros(p.n_items), np.zeros(p.n_items), 0
         while True:
-            z = rng.choice([-1.0, 1.0], (p.n_items, _k.WIDTH)) * (self.inverse > 0)[:, None]
+            z = rng.choice([-1.0, 1.0], (p.n_items, _k.WIDTH)) * free[:, None]
             y = np.empty_like(z)
             _k.spread(p.ptr, p.second, self.curvature, z * self.inverse[:, None], y)
             x = self.solve(y, 1e-3)
@@ -283,14 +286,32 @@ class IterativeSolver:
             total += probes.sum(axis=1)
             square += (probes**2).sum(axis=1)
             count += _k.WIDTH
-            estimate = known + total / count
             variance = (square - total**2 / count) / (count * (count - 1))
-            free = self.inverse > 0
-            # the estimate cannot fall below D⁻¹'s own part by much; at least a tenth guards the few that would
-            estimate = np.maximum(estimate, 0.1 * self.inverse)
+            # no estimate is far below the part of D⁻¹ alone: a tenth guards the few that would be
+            estimate = np.where(free, np.maximum(known + total / count, 0.1 * self.inverse), 0.0)
             error = float(np.sqrt(np.mean(np.maximum(variance[free], 0) / estimate[free] ** 2))) if free.any() else 0.0
             if error <= 2 * accuracy or count >= max_probes:
-                return np.where(free, estimate, 0.0), error
+                return estimate, error
+            if count == _k.WIDTH and error > 0.02:
+                found = p.elimination(LOOSE * (p.n_items + len(p.second))) if len(p.second) < 16 * p.n_items else None
+                if found is not None:
+                    return DirectSolver(p, self.curvature, self.extra, found).diagonal()
+                if error * (_k.WIDTH / max_probes) ** 0.5 > (2 / DRAWN) ** 0.5:
+                    return self._drawn(rng)
+
+    def _drawn(self, rng):
+        """The diagonal as the mean square of draws K⁺ (Σ √h z (e_i − e_j) + √p z): its relative error is √(2 / draws)."""
+        p = self.pattern
+        root, total = np.sqrt(self.curvature.astype(np.float64)), np.zeros(p.n_items)
+        for _ in range(DRAWN // _k.WIDTH):
+            right = np.empty((p.n_items, _k.WIDTH))
+            for lane in range(_k.WIDTH):
+                z = root * rng.standard_normal(len(root))
+                right[:, lane] = np.bincount(p.first, z, p.n_items) - np.bincount(p.second, z, p.n_items)
+            if self.extra is not None:
+                right += np.sqrt(self.extra)[:, None] * rng.standard_normal(right.shape)
+            total += (self.solve(np.where(self.inverse[:, None] > 0, right, 0.0), 1e-3) ** 2).sum(axis=1)
+        return total / DRAWN, (2 / DRAWN) ** 0.5
 
 
 def solver_for(pattern, curvature, diagonal, method, item_curvature=None):
