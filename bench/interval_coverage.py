@@ -1,7 +1,7 @@
 """Coverage of intervals of Bradley-Terry strengths over simulations.
 
-    python bench/coverage.py            2,000 simulations of each design; writes the table of docs/preferences.md
-    python bench/coverage.py --small    100 of each, prints only
+    python bench/interval_coverage.py            2,000 simulations of each design; writes the table of docs/preferences.md
+    python bench/interval_coverage.py --small    100 of each, prints only
 
 A simultaneous interval covers where all strengths are inside. Clusters are people: each has tastes of its own beside the
 common strengths, so that comparisons of one person go together, and what is estimated is the maximum for an endless
@@ -75,7 +75,7 @@ def main():
     for design, name, inside in simulate(n):
         rate, error = np.mean(inside), np.std(inside, ddof=1) / len(inside) ** 0.5
         lines.append(f"| {design} | {name} | {rate:.1%} | {1.96 * error:.1%} |")
-    lines += ["", f"{n:,} simulations of each; ± is 1.96 standard errors of the simulation. Printed by `bench/coverage.py`."]
+    lines += ["", f"{n:,} simulations of each; ± is 1.96 standard errors of the simulation. Printed by `bench/interval_coverage.py`."]
     print("\n".join(lines))
     if not arguments.small:
         pages.put("coverage table", "\n".join(lines))
