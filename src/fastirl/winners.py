@@ -493,8 +493,9 @@ def schwartz_set(c, unobserved="error"):
 
     Examples
     --------
-    >>> schwartz_set(Comparisons.from_pairs(["a", "a", "b"], ["b", "c", "c"], [0.5, 1, 0.5])).winners
-    ('a',)
+    >>> c = Comparisons.from_pairs(["a", "a", "b"], ["b", "c", "c"], [0.5, 1, 0.5])
+    >>> schwartz_set(c).winners, smith_set(c).winners
+    (('a', 'b'), ('a', 'b', 'c'))
     """
     pairs = _pairwise(c, unobserved)
     wins, ties, _, missing = _records(pairs)
