@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy import optimize, sparse
-from scipy.special import log_expit
+from scipy.special import expit, log_expit
 
 import real_data
 from fastirl import (
@@ -783,3 +783,51 @@ def test_no_warning_and_no_nan_on_the_way():
             fit = bradley_terry(random_comparisons(ties=0.1, scale=2.0), ties, home=True)
             assert np.isfinite(fit.std_error).all() and str(fit.summary())
         assert half_derivatives(np.array([800.0]), random_comparisons().pairs())[0].shape
+
+
+def test_the_decrement_sees_what_iterations_are_slow_to_solve():
+    """Two dense groups that few comparisons join: a rough last solution said 6e-8 where it was 5e-7."""
+    rng = np.random.default_rng(10)
+    m, links = 2000, 20
+    first, second, outcome = [], [], []
+    for group in range(2):
+        i = rng.integers(m, size=30 * m)
+        j = (i + rng.integers(1, m, size=30 * m)) % m
+        truth = 0.3 * rng.normal(size=m)
+        first.append(i + group * m)
+        second.append(j + group * m)
+        outcome.append(rng.random(30 * m) < expit(truth[i] - truth[j]))
+    first.append(rng.integers(m, size=links))
+    second.append(rng.integers(m, size=links) + m)
+    outcome.append(np.arange(links) > 0)
+    c = Comparisons.from_pairs(*map(np.concatenate, (first, second, outcome)))
+    fit = bradley_terry(c)
+    assert fit.converged and fit.method == "iterative"
+    p, r, n = c.pairs(), fit.strength, c.n_items
+    eta = r[p.first] - r[p.second]
+    a = p.wins_first * expit(-eta) - p.wins_second * expit(eta)
+    h = p.weight * expit(eta) * expit(-eta)
+    g = np.bincount(p.first, a, n) - np.bincount(p.second, a, n)
+    k = sparse.csgraph.laplacian(sparse.coo_array((h, (p.first, p.second)), shape=(n, n)).tocsr(), symmetrized=True).tocsr()
+    solved, failed = sparse.linalg.cg(k, g - g.mean(), rtol=1e-9, maxiter=20_000, M=sparse.diags_array(1 / k.diagonal()))
+    assert not failed
+    assert fit.decrement == pytest.approx(np.sqrt(g @ solved), rel=0.05)
+
+
+def test_only_ties_within_groups_leave_their_parameter_without_an_estimate():
+    c = Comparisons.from_pairs([0, 1], [1, 2], [0.0, 0.5])
+    with pytest.raises(InvalidInputError, match="all are ties"):
+        bradley_terry(c, ties="davidson", components="each")
+    assert bradley_terry(c, components="each").strength == pytest.approx([0, 0, 0])
+
+
+@pytest.mark.parametrize("ties", ["half", "davidson"])
+@pytest.mark.parametrize("held", [{"prior_std": 1.0}, {"ghost_games": 1.0}])
+def test_a_prior_holds_strengths_and_home_may_still_run_away(ties, held):
+    c = Comparisons.from_pairs(["a", "b", "c", "a"], ["b", "c", "a", "b"], [1, 1, 1, 1])
+    with pytest.raises(SeparationError, match="'home' can grow") as found:
+        bradley_terry(c, ties, home=True, **held)
+    assert list(found.value.direction) == ["home"]
+    # strengths tell all outcomes, home does not: finite under a prior that lets strengths reach log odds beyond 10
+    mixed = Comparisons.from_pairs(["a", "b", "a"], ["b", "a", "b"], [1, 0, 1], weight=[1e6, 1e6, 1e6])
+    assert bradley_terry(mixed, ties, home=True, prior_std=1e3).converged

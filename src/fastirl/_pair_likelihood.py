@@ -357,6 +357,8 @@ def climb(likelihood, system, point, tol, max_iter):
         if not again:
             system.prepare(found)
         forcing = FORCING if before is None else min(FORCING, max(1e-4, residual / before))
+        if residual <= tol:  # perhaps the last: loosely solved, what is slow to solve would be missing from the decrement
+            forcing = min(forcing, 1e-3)
         before = residual
         d, e, square = system.step(found, forcing)
         decrement = float(np.sqrt(max(square, 0.0)))
@@ -425,7 +427,12 @@ def separates(likelihood):
         (np.concatenate([np.ones(len(cells)), -np.ones(len(cells))]),
          (np.tile(np.arange(len(cells)), 2), np.concatenate([cells.first, cells.second]))), shape=(len(cells), n)).tocsr()
     rows = sparse.csr_array(rows @ likelihood.features) if likelihood.features is not None else rows[:, ~likelihood.held]
+    n_all = rows.shape[1]
+    if likelihood.precision > 0 or likelihood.ghost > 0:  # these do not run away
+        rows = rows[:, :0]
     n_first = rows.shape[1]
+    if n_first + likelihood.n_extra == 0:
+        return None
     if likelihood.n_contest:
         rows = sparse.hstack([rows, sparse.csr_array(cells.z)], format="csr")
     up, down, tied = (cells.wins_first - cells.ties / 2 > 0), (cells.wins_second - cells.ties / 2 > 0), cells.ties > 0
@@ -442,4 +449,4 @@ def separates(likelihood):
                     method="highs")
     if found.status != 0 or -found.fun <= 1e-7 * max(1, both.shape[0]) ** 0.5:
         return None
-    return found.x[:n_first], found.x[n_first:]
+    return found.x[:n_first] if n_first else np.zeros(n_all), found.x[n_first:]

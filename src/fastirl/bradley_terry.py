@@ -195,6 +195,7 @@ def bradley_terry(comparisons, ties="half", *, home=False, features=None, featur
     group, floating, dropped = _groups(c, cells, held, components, prior_std is not None or ghost > 0, features)
     if dropped is not None:
         cells = cells.keep(~dropped)
+        ties_in_model = _tie_rule(cells, ties)
     likelihood = Likelihood(cells, c.n_items, ties_in_model, features, held, values, prior_std, ghost)
     pattern = Pattern(cells.first, cells.second, c.n_items, held, group, floating)
     system = Linear(likelihood) if features is not None else Tabular(likelihood, pattern, method)
@@ -345,8 +346,6 @@ def _check_columns(likelihood, names, prior_std):
 
 
 def _refuse_separation(c, likelihood, feature_names, names, ties):
-    if likelihood.precision > 0 and likelihood.features is not None:
-        return
     found = separates(likelihood)
     if found is None:
         return
@@ -359,9 +358,11 @@ def _refuse_separation(c, likelihood, feature_names, names, ties):
         moving = c.labels[~likelihood.held][np.abs(first - np.median(first)) > 1e-6]
         if len(moving):
             parts.append(f"strengths of {_names(moving.tolist())}")
+    way_out = "" if likelihood.precision > 0 else ", or pass prior_std=, which holds " + (
+        "coefficients" if likelihood.features is not None else "strengths")
     raise SeparationError(
         f"parameters are finite only where no combination of them tells every outcome beforehand: {', '.join(parts)} can grow "
-        "without end and make the data ever more likely; leave one out, or pass prior_std=",
+        f"without end and make the data ever more likely; leave one out{way_out}",
         direction=_direction(c, likelihood, feature_names, names, ties, first, extra))
 
 
