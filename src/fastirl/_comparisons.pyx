@@ -90,18 +90,21 @@ def first_equal(const int32_t[::1] first, const int32_t[::1] second):
 def halves(const double[::1] outcome, int8_t[::1] out):
     """Twice the outcome, and whether all are 0, 1/2 or 1; the first entry outside [0, 1] or missing, -1 where there is none."""
     cdef int64_t k, bad = -1
-    cdef int whole = 1
+    cdef int whole = 1, inside = 1
     cdef int32_t twice
     cdef double mu
     with nogil:
         for k in range(outcome.shape[0]):
-            mu = outcome[k]
-            if not (0.0 <= mu <= 1.0):
-                bad = k
-                break
-            twice = <int32_t> (2.0 * mu)
-            whole &= (2.0 * mu == twice)
+            mu = 2.0 * outcome[k]
+            inside &= (mu >= 0.0) & (mu <= 2.0)
+            twice = <int32_t> mu
+            whole &= mu == twice
             out[k] = <int8_t> twice
+        if not inside:
+            for k in range(outcome.shape[0]):
+                if not (0.0 <= outcome[k] <= 1.0):
+                    bad = k
+                    break
     return bool(whole), bad
 
 
