@@ -71,6 +71,17 @@ def learners(net, length, small):
     return found
 
 
+HEAD = ("| learner | log likelihood a trip | exact match | share matched | 90% matched | CPU seconds to fit |\n"
+        "|---|---|---|---|---|---|")
+
+
+def row_of(found):
+    """A row of the table: means over the folds."""
+    cells = [found[key] for key in ("log likelihood", "exact match", "matched length", "90% matched", "seconds")]
+    ll = "−∞" if cells[0] == -math.inf else f"{cells[0]:.3f}".replace("-", "−")
+    return f"| {found['learner']} | {ll} | {cells[1]:.1%} | {cells[2]:.1%} | {cells[3]:.1%} | {cells[4]:.2f} |"
+
+
 def main(arguments):
     import real_data
 
@@ -79,20 +90,18 @@ def main(arguments):
         print("skipped: the data set 'shanghai' is not here; name its parent folder in FASTIRL_DATA")
         return
     net, parts, length = network(small)
-    result = fi.compare_learners(learners(net, length, small), net, parts, length=length)
-    columns = result.table.to_dict()
-    likelihood = dict(zip(columns["learner"], columns["log likelihood"]))
-    # answers first: planning beats what does not plan, and MaxEnt's likelihood is that of bench/shanghai.py
+    rows, notes, likelihood = [], [], {}
+    print(HEAD)
+    for name, learner in learners(net, length, small).items():
+        result = fi.compare_learners({name: learner}, net, parts, length=length)
+        found = {key: column[0] for key, column in result.table.to_dict().items()}
+        likelihood[name] = found["log likelihood"]
+        rows.append(row_of(found))
+        print(rows[-1], flush=True)
+        notes += result.notes
+    # answers first: planning beats what does not plan
     assert likelihood["MaxEnt (H = ∞)"] > likelihood["cloning, counts"] and likelihood["shortest path"] == -math.inf
-    rows = ["| learner | log likelihood a trip | exact match | share matched | 90% matched | CPU seconds to fit |",
-            "|---|---|---|---|---|---|"]
-    for at, name in enumerate(columns["learner"]):
-        cells = [columns[key][at] for key in ("log likelihood", "exact match", "matched length", "90% matched", "seconds")]
-        ll = "−∞" if cells[0] == -math.inf else f"{cells[0]:.3f}".replace("-", "−")
-        rows.append(f"| {name} | {ll} | {cells[1]:.1%} | {cells[2]:.1%} | {cells[3]:.1%} | {cells[4]:.2f} |")
-    rows += [f"\n{note}" for note in result.notes]
-    text = "\n".join(rows)
-    print(text)
+    text = "\n".join([HEAD, *rows, *(f"\n{note}" for note in notes)])
     if "--docs" in arguments:
         before, rest = PAGE.read_text(encoding="utf-8").split(MARKERS[0])
         PAGE.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{rest.split(MARKERS[1])[1]}", encoding="utf-8")
