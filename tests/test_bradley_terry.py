@@ -831,3 +831,27 @@ def test_a_prior_holds_strengths_and_home_may_still_run_away(ties, held):
     # strengths tell all outcomes, home does not: finite under a prior that lets strengths reach log odds beyond 10
     mixed = Comparisons.from_pairs(["a", "b", "a"], ["b", "a", "b"], [1, 0, 1], weight=[1e6, 1e6, 1e6])
     assert bradley_terry(mixed, ties, home=True, prior_std=1e3).converged
+
+
+def test_two_contest_features_that_only_together_say_nothing_are_refused():
+    c = Comparisons.from_pairs([0, 0, 3, 3], [2, 1, 2, 2], [0.6, 0.2, 0.5, 0.1])
+    z = [[-0.7, -2.3], [0.0, -0.5], [0.6, 0.9], [-0.1, -1.2]]  # five parameters, four comparisons
+    with pytest.raises(InvalidInputError, match="identify z0, z1"):
+        bradley_terry(c, contest_features=z)
+    with pytest.raises(InvalidInputError, match="numbers"):
+        bradley_terry(c, contest_features=["sun", "rain", "sun", "sun"])
+
+
+def test_intervals_where_all_errors_are_zero():
+    """In each cluster what is won is lost again."""
+    c = Comparisons.from_pairs(["a", "b", "a", "b"], ["b", "a", "b", "a"], [1, 1, 0, 0], cluster=[1, 1, 2, 2])
+    i = bradley_terry(c).intervals(simultaneous=True, kind="clustered")
+    assert i.upper == pytest.approx(i.lower, abs=1e-12)
+
+
+def test_probing_leaves_out_items_that_are_alone(recwarn):
+    base = random_comparisons(1600, 40_000, scale=0.3)
+    c = Comparisons.from_pairs(base.first, base.second, base.outcome, labels=range(1700))
+    fit = bradley_terry(c, components="each", method="iterative")
+    assert fit.n_components == 101 and 0 < fit.std_error_accuracy("robust") < 0.05 and not len(recwarn)
+    assert (fit.standard_errors("robust")[1600:] == 0).all()

@@ -454,7 +454,7 @@ def test_running_out_of_steps_is_said():
     items, _ = simulated(10, 100, 4, np.random.default_rng(11), spread=3.0)
     with pytest.warns(ConvergenceWarning, match="stopped after 1 steps"):
         fit = plackett_luce(Rankings.from_arrays(items), prior_std=30.0, max_iter=1)
-    assert not fit.converged and "not converged" in fit.table().notes[-1]
+    assert not fit.converged and "not converged" in fit.summary().notes[-1]
 
 
 def test_a_million_labels_and_three_rankings():
@@ -479,7 +479,7 @@ def test_a_million_labels_and_three_rankings():
     (lambda: plackett_luce([["a", "b"], ["b", "a"]]).choice_probabilities(["a", "a"]), "different"),
     (lambda: plackett_luce([["a", "b"], ["b", "a"]]).choice_probabilities("ab"), "a sequence of labels"),
     (lambda: plackett_luce([["a", "b"], ["b", "a"]]).standard_errors("sandwich"), "`kind`"),
-    (lambda: plackett_luce([["a", "b"], ["b", "a"]]).table(level=2), "`level`"),
+    (lambda: plackett_luce([["a", "b"], ["b", "a"]]).summary(level=2), "`level`"),
 ])
 def test_wrong_calls_are_refused(call, message):
     with pytest.raises(InvalidInputError, match=message):
@@ -488,5 +488,5 @@ def test_wrong_calls_are_refused(call, message):
 
 def test_what_is_printed():
     fit = plackett_luce([NAMES, NAMES[::-1], ["bob", "ann"]])
-    assert fit.table()["item"].tolist()[0] == "bob" and "log likelihood" in str(fit)
+    assert fit.summary()["item"].tolist()[0] == "bob" and "log likelihood" in str(fit)
     assert repr(fit).startswith("PlackettLuceResult(4 items")

@@ -265,7 +265,11 @@ def _read_contest(c, contest, names, home):
     matrix = np.asarray(contest, dtype=object if hasattr(contest, "columns") else None)
     if matrix.ndim == 1:
         matrix = matrix[:, None]
-    matrix = _v.float_matrix("contest_features", matrix.astype(np.float64), c.n_comparisons, names)
+    try:
+        matrix = matrix.astype(np.float64)
+    except (TypeError, ValueError):
+        raise InvalidInputError("`contest_features` must be numbers: some are text or missing; pass a numeric array") from None
+    matrix = _v.float_matrix("contest_features", matrix, c.n_comparisons, names)
     names = tuple(f"z{j}" for j in range(matrix.shape[1])) if names is None else names
     return matrix, _v.feature_names(names, matrix.shape[1])
 
@@ -387,7 +391,8 @@ class Inference:
         m = self.likelihood
         if m.features is None and m.n_extra:
             _, s = self.border
-            if (np.diag(s) <= 1e-9 * np.diag(self.found["square"])).any():
+            scale = np.sqrt(np.diag(self.found["square"]))
+            if (scale <= 0).any() or np.linalg.eigvalsh(s / np.outer(scale, scale))[0] <= 1e-9:
                 raise NotPositiveError(-1)
 
     @cached_property
@@ -547,7 +552,7 @@ class Inference:
         spread = self.spread(kind)
         rng = np.random.default_rng(1)
         total, square, count = np.zeros(m.n_items), np.zeros(m.n_items), 0
-        free = ~m.held
+        free = ~m.held & (base > 0)  # items alone in their group do not move
         while True:
             z = rng.choice([-1.0, 1.0], (m.n_items, _k.WIDTH)) * free[:, None]
             d, b = self.solve_all(self.pattern.centred(z), np.zeros((m.n_extra, _k.WIDTH)))
@@ -759,7 +764,7 @@ class BradleyTerry:
         self._need_same(np.array([i]), np.array([j]))
         estimate = float(self.strength[i] - self.strength[j])
         error = float(np.sqrt(max(self.source.contrast_variance(kind, i, j), 0.0)))
-        half = norm.ppf(0.975) * error
+        half = float(norm.ppf(0.975)) * error
         return Contrast(_v.plain(self.labels[i]), _v.plain(self.labels[j]), estimate, error, (estimate - half, estimate + half),
                         float(expit(estimate)))
 
@@ -802,7 +807,7 @@ class BradleyTerry:
                         "the fit; pass 'sidak'")
             if draws is not None:
                 moves = error > 0
-                largest = (np.abs(draws[moves]) / error[moves, None]).max(axis=0)
+                largest = (np.abs(draws[moves]) / error[moves, None]).max(axis=0, initial=0.0)
                 method, quantile = "draws", float(np.quantile(largest, level))
             elif simultaneous == "bonferroni":
                 method, quantile = "bonferroni", float(-norm.ppf((1 - level) / (2 * n)))

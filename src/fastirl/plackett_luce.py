@@ -212,7 +212,7 @@ class PlackettLuceResult:
         worth = np.exp(self.strength[places] - self.strength[places].max())
         return worth / worth.sum()
 
-    def table(self, kind="hessian", level=0.95):
+    def summary(self, kind="hessian", level=0.95):
         """Table of the items from the strongest to the weakest, with standard errors and normal intervals.
 
         Parameters
@@ -238,14 +238,14 @@ class PlackettLuceResult:
                      formats={name: ".4f" for name in ("strength", "s.e.", "low", "high", "worth")})
 
     def __str__(self):
-        return str(self.table()) if len(self.labels) <= 100 else repr(self)
+        return str(self.summary()) if len(self.labels) <= 100 else repr(self)
 
     def __repr__(self):
         return (f"PlackettLuceResult({len(self.labels):,} items, log likelihood {self.log_likelihood:.6g}, "
                 f"{'converged' if self.converged else 'not converged'})")
 
 
-def plackett_luce(rankings, ties="davidson", prior_std=None, components="error", method="auto", tol=1e-8, max_iter=100):
+def plackett_luce(rankings, ties="davidson", *, prior_std=None, components="error", method="auto", tol=1e-8, max_iter=100):
     r"""Fit strengths of items to rankings by maximum likelihood.
 
     At each stage of a ranking one of the items that are still there is chosen, with probability
