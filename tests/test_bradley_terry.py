@@ -10,7 +10,7 @@ from scipy.special import expit, log_expit
 
 import real_data
 from fastirl import (
-    Comparisons, ConvergenceWarning, InvalidInputError, NoFiniteOptimumError, SeparationError, bootstrap_strengths,
+    BradleyTerry, Comparisons, ConvergenceWarning, InvalidInputError, NoFiniteOptimumError, SeparationError, bootstrap_strengths,
     bradley_terry,
 )
 from fastirl import _comparisons as kernels
@@ -802,7 +802,7 @@ def test_the_decrement_sees_what_iterations_are_slow_to_solve():
     outcome.append(np.arange(links) > 0)
     c = Comparisons.from_pairs(*map(np.concatenate, (first, second, outcome)))
     fit = bradley_terry(c)
-    assert fit.converged and fit.method == "iterative"
+    assert isinstance(fit, BradleyTerry) and fit.converged and fit.method == "iterative"
     p, r, n = c.pairs(), fit.strength, c.n_items
     eta = r[p.first] - r[p.second]
     a = p.wins_first * expit(-eta) - p.wins_second * expit(eta)

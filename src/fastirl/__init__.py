@@ -9,7 +9,7 @@ from .active_queries import (
 from .adversarial import AIRL, GAIL
 from .apprenticeship import ApprenticeshipLearning, MaximumMarginPlanning
 from .bayesian import BayesianIRL
-from .bradley_terry import bootstrap_strengths, bradley_terry
+from .bradley_terry import BradleyTerry, bootstrap_strengths, bradley_terry
 from .cloning import BehaviorCloning
 from .compare import CrossValidation, LearnerComparison, ShortestPath, compare_learners, cross_validate
 from .comparisons import Comparisons
@@ -54,8 +54,8 @@ __all__ = [
     # rewards
     "FreeReward", "LinearReward", "RewardAmbiguity", "SumReward", "TorchReward", "reward_ambiguity",
     # solve
-    "bootstrap_strengths", "bradley_terry", "choice_probabilities", "expected_flows", "policy_evaluation", "predict_routes", "process_log_likelihood",
-    "route_log_likelihood", "route_values", "sample_routes", "sample_trajectories", "soft_value_iteration",
+    "BradleyTerry", "bootstrap_strengths", "bradley_terry", "choice_probabilities", "expected_flows", "policy_evaluation",
+    "predict_routes", "process_log_likelihood", "route_log_likelihood", "route_values", "sample_routes", "sample_trajectories", "soft_value_iteration",
     "value_iteration", "visitation_frequencies",
     # learn
     "AIRL",
