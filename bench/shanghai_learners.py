@@ -60,10 +60,10 @@ def learners(net, length, small):
         "cloning, logit": fi.BehaviorCloning("logit", l2=1e-3),
         "cloning, logit, nearer": fi.BehaviorCloning("logit", l2=1e-3, features_of=nearer(net, length),
                                                      feature_names_of=("nearer", "farther")),
-        "maximum margin planning": fi.MaximumMarginPlanning(margin_kind="missed"),
+        "maximum margin planning": fi.MaximumMarginPlanning(margin_kind="missed", max_iter=60),
         "receding horizon, H = 0": fi.RecedingHorizonIRL(0, held, max_iter=60),
     }
-    for backups in (1, 2, 5, 10):
+    for backups in (1, 2, 5):
         found[f"receding horizon, H = {backups}"] = fi.RecedingHorizonIRL(backups)
     found["MaxEnt (H = ∞)"] = fi.MaxEntIRL()
     if small:
