@@ -1,6 +1,6 @@
 """Behaviour cloning, DAgger and maximum causal entropy IRL beside `imitation` on the same gridworld: same answers, then the clock.
 
-    python bench/imitation_parity.py [--small]
+    python bench/imitation_parity.py [--small] [--write]
 
 `imitation` runs in a Python of its own (peer_imitation.py says how to make it); without one this says so and does nothing.
 
@@ -92,7 +92,7 @@ def child(task, rounds, given):
             return dict(read)
 
 
-def main(small):
+def main(small, write=False):
     reason = peer_imitation.missing("imitation")
     if reason:
         print(f"skipped: {reason}")
@@ -125,6 +125,11 @@ def main(small):
           f"{theirs / mine:.0f} times faster (CPU seconds, one thread, medians)")
     if not small:
         assert theirs > 50 * mine
+    if write:
+        import pages
+
+        pages.headlines([(f"a MaxEnt gradient step at horizon {horizon}, {side * side:,} states", "imitation",
+                          pages.times(theirs / mine))])
 
 
 # -- below: in the child
@@ -222,4 +227,4 @@ if __name__ == "__main__":
         at = sys.argv.index("--child")
         _child_main(*sys.argv[at + 1:at + 5])
     else:
-        main("--small" in sys.argv)
+        main("--small" in sys.argv, "--write" in sys.argv)

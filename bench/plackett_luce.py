@@ -1,7 +1,7 @@
 """Plackett-Luce: CPU seconds of fastirl and its peers on one problem in one run, from raw arrays, each answer checked first.
 
     python bench/plackett_luce.py                 prints the table
-    python bench/plackett_luce.py --docs          also writes it between the markers of docs/preferences.md
+    python bench/plackett_luce.py --write         also writes it into docs/preferences.md, and rows into the README
     python bench/plackett_luce.py --small         a small problem, one round: answers only
     python bench/plackett_luce.py --coverage      how often 95% intervals of a contrast cover, over 2,000 simulations
 
@@ -13,15 +13,13 @@ time; peers are tightened until they pass. Peers: SciPy's L-BFGS-B on the vector
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
+import pages
 from scipy.optimize import minimize
 
 import fastirl as fi
 
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "preferences.md"
-MARKERS = ("<!-- plackett-luce table: begin -->", "<!-- plackett-luce table: end -->")
 SCORE, LIKELIHOOD, CONTRAST = 1e-6, 1e-6, 1e-3
 
 
@@ -205,10 +203,10 @@ def main(options):
     text = "\n".join(rows).rstrip()
     print("\n".join(f"{name}: {value:.4f} CPU s" for name, value in middle.items()))
     print(text)
-    if "--docs" in options:
-        before, rest = DOCS.read_text(encoding="utf-8").split(MARKERS[0])
-        after = rest.split(MARKERS[1])[1]
-        DOCS.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}", encoding="utf-8")
+    if "--write" in options:
+        pages.put("plackett-luce table", text)
+        pages.headlines([(f"Plackett-Luce, {n_items:,} items, {n_rankings:,} rankings of {length}", name,
+                          pages.times(middle[name] / middle["fastirl"])) for name in sorted(middle) if name != "fastirl"])
     return None
 
 

@@ -1,6 +1,6 @@
 """Route learners on the Shanghai taxi trips: three folds, each held out once; the table of docs/methods.md.
 
-    python bench/shanghai_learners.py [--small] [--docs]
+    python bench/shanghai_learners.py [--small] [--write]
 
 Needs the data folder (FASTIRL_DATA). Features: the 20 columns of "richer" in bench/shanghai.py. MaxEnt and the receding horizons
 learn the same weights; counts and logit are cloning, the latter also told how much nearer an arc brings a traveller.
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pages
 import shanghai as plain
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
@@ -19,8 +20,6 @@ import fastirl as fi
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))
-PAGE = ROOT / "docs" / "methods.md"
-MARKERS = ("<!-- shanghai learners: begin -->", "<!-- shanghai learners: end -->")
 
 
 def network(small):
@@ -102,9 +101,8 @@ def main(arguments):
     # answers first: planning beats what does not plan
     assert likelihood["MaxEnt (H = ∞)"] > likelihood["cloning, counts"] and likelihood["shortest path"] == -math.inf
     text = "\n".join([HEAD, *rows, *(f"\n{note}" for note in notes)])
-    if "--docs" in arguments:
-        before, rest = PAGE.read_text(encoding="utf-8").split(MARKERS[0])
-        PAGE.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{rest.split(MARKERS[1])[1]}", encoding="utf-8")
+    if "--write" in arguments:
+        pages.put("shanghai learners", text)
 
 
 if __name__ == "__main__":

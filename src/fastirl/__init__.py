@@ -49,43 +49,28 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
-    # inputs and models
-    "Comparisons", "MDP", "RoadNetwork", "Table", "Trajectories", "arcs_from_links", "expand_two_way", "read_tntp", "turn_bans_from_osm",
-    # rewards
-    "FreeReward", "LinearReward", "RewardAmbiguity", "SumReward", "TorchReward", "reward_ambiguity",
-    # solve
-    "BradleyTerry", "bootstrap_strengths", "bradley_terry", "choice_probabilities", "expected_flows", "policy_evaluation",
-    "predict_routes", "process_log_likelihood", "route_log_likelihood", "route_values", "sample_routes", "sample_trajectories", "soft_value_iteration",
-    "value_iteration", "visitation_frequencies",
-    # learn
-    "AIRL",
-    "ApprenticeshipLearning",
-    "BayesianIRL",
-    "BehaviorCloning",
-    "DAgger",
-    "DPO",
-    "GAIL",
-    "InteractiveQLearning",
-    "MaxEntIRL",
-    "MaximumMarginPlanning",
-    "PreferenceIRL",
-    "RecedingHorizonIRL",
-    "RelativeEntropyIRL",
-    "SimulatedTrainer",
-    "TAMER",
-    # rankings and winners
-    "PairwiseMatrix", "PlackettLuceResult", "Rankings", "WinnerResult", "borda", "condorcet_winner", "copeland",
-    "plackett_luce", "schwartz_set", "smith_set",
-    # dueling bandits
-    "BeatTheMean", "CopelandConfidenceBound", "DoubleThompsonSampling", "DuelSimulation", "DuelingBandit", "RUCB", "RandomDuels",
+    # inputs
+    "Comparisons", "PairwiseMatrix", "Rankings", "Trajectories", "arcs_from_links", "expand_two_way", "read_tntp",
+    "turn_bans_from_osm",
+    # models and rewards
+    "FreeReward", "LinearReward", "MDP", "RewardAmbiguity", "RoadNetwork", "SumReward", "TorchReward", "reward_ambiguity",
+    # solve: routes, decision processes
+    "choice_probabilities", "expected_flows", "policy_evaluation", "predict_routes", "process_log_likelihood",
+    "route_log_likelihood", "route_values", "sample_routes", "sample_trajectories", "soft_value_iteration", "value_iteration",
+    "visitation_frequencies",
+    # learn from demonstrations
+    "AIRL", "ApprenticeshipLearning", "BayesianIRL", "BehaviorCloning", "DAgger", "GAIL", "MaxEntIRL", "MaximumMarginPlanning",
+    "RecedingHorizonIRL", "RelativeEntropyIRL", "ShortestPath",
+    # learn from preferences: strengths, winners
+    "BradleyTerry", "PlackettLuceResult", "WinnerResult", "bootstrap_strengths", "borda", "bradley_terry", "condorcet_winner",
+    "copeland", "plackett_luce", "schwartz_set", "smith_set",
+    # rewards and behaviour from preferences and feedback
+    "DPO", "InteractiveQLearning", "PreferenceIRL", "SimulatedTrainer", "TAMER",
+    # which question next
+    "ActiveLearning", "BeatTheMean", "CopelandConfidenceBound", "DoubleThompsonSampling", "DuelSimulation", "DuelingBandit",
+    "PromptLabeller", "QueryChoice", "RUCB", "RandomDuels", "SimulatedLabeller", "ask_and_learn", "choose_query", "query_values",
     "simulate_duels",
-    # ask
-    "ActiveLearning", "PromptLabeller", "QueryChoice", "SimulatedLabeller", "ask_and_learn", "choose_query", "query_values",
     # present
-    "LearnerComparison",
-    "CrossValidation",
-    "ShortestPath",
-    "compare_learners",
-    "cross_validate",
+    "CrossValidation", "LearnerComparison", "Table", "compare_learners", "cross_validate",
     *exceptions.__all__,
 ]
