@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pages
 import peer_imitation
 
 SIDE, HORIZON, PENALTY = 5, 15, 1e-3
@@ -126,8 +127,6 @@ def main(small, write=False):
     if not small:
         assert theirs > 50 * mine
     if write:
-        import pages
-
         pages.headlines([(f"a MaxEnt gradient step at horizon {horizon}, {side * side:,} states", "imitation",
                           pages.times(theirs / mine))])
 
