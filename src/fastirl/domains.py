@@ -318,7 +318,7 @@ def kitchen(discount=0.95):
     discount = positive_number("discount", discount, upper=1.0, strict=False)
     start = (0, (0,) * 5, "empty", "empty")
     number, queue = {start: 2}, [start]  # 0 baked, 1 spoiled
-    rows, actions, names = [], [], {}
+    rows, names = [], {}
     for state in queue:
         for name, about, there in _kitchen_moves(state):
             if there not in ("baked", "spoiled") and there not in number:

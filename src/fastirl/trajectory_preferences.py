@@ -31,7 +31,6 @@ from .rewards import LinearReward
 from .road_network import RoadNetwork
 from .route_choice import choice_probabilities
 from .tables import Table
-from .trajectories import Trajectories
 
 __all__ = ["PreferenceIRL", "ReturnChoices", "discounted_visits"]
 
