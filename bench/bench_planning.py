@@ -130,7 +130,8 @@ def test_finite_horizon(benchmark, size, name, library):
     value, visits = finite_horizon(problem, begin)
     np.testing.assert_allclose(found["value"], value, rtol=1e-10)
     np.testing.assert_allclose(found["visits"], visits, rtol=1e-8, atol=1e-10)
-    record(benchmark, f"soft, 100 steps, and visits: {name}", library, measure, 5, task="finite horizon", **shape(problem), **extra)
+    record(benchmark, f"soft, 100 steps, and visits: {name}", library, measure, 5, task="finite horizon", **shape(problem),
+           **extra)
 
 
 def tensor_arrays(problem):

@@ -353,13 +353,13 @@ def table(found):
     rows.append("")
     if "fit" in found:
         item = found["fit"]
-        rows.append(f"A whole fit of borlange with robust errors takes {item['in evaluations']:.1f} evaluations of the tuned peer, "
-                    f"{item['in plain evaluations']:.1f} of the plain one.")
+        rows.append(f"A whole fit of borlange with robust errors takes {item['in evaluations']:.1f} evaluations of the tuned "
+                    f"peer, {item['in plain evaluations']:.1f} of the plain one.")
     if "world_nodes" in found:
         item = found["world_nodes"]
         rows.append(f"World's highways, {item['states']:,} nodes: {item['pairs']:,} pairs in {item['seconds']['1'][1]:.1f} CPU "
-                    f"seconds, all V finite, the least {item['least V']:.0f}; in plain doubles {item['zeros of the peer']:.0%} of "
-                    f"the states are zeros and {item['pairs that the peer loses']:.0%} of the pairs are lost.")
+                    f"seconds, all V finite, the least {item['least V']:.0f}; in plain doubles {item['zeros of the peer']:.0%} "
+                    f"of the states are zeros and {item['pairs that the peer loses']:.0%} of the pairs are lost.")
     if "world_links" in found:
         item = found["world_links"]
         rows.append(f"By links, {item['states']:,} states and {item['turns']:,} turns: symbolic phase {item['symbolic']:.0f} s "
@@ -378,7 +378,8 @@ def headlines(found):
     names = {"road": "Borlänge", "porto": "Porto", "porto_u_turns": "Porto with U-turns"}
     rows = []
     for name, item in found.get("likelihood", {}).items():
-        what = f"routes, {names.get(name, name)}: log likelihood and gradient, {item['states']:,} links, {item['destinations']} destinations"
+        what = (f"routes, {names.get(name, name)}: log likelihood and gradient, {item['states']:,} links, "
+                f"{item['destinations']} destinations")
         for peer, word in (("scipy splu", "tuned"), ("scipy splu, plain", "plain")):
             rows.append((what, f"SciPy's sparse LU, {word}; its one thread, ours on one and two",
                          f"{item[f'{peer}, 1 threads']:.0f} and {item[f'{peer}, 2 threads']:.0f}"))

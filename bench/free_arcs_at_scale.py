@@ -86,10 +86,10 @@ def main(small):
     scores = [model.score(held_out) for model in (four, free)]
     assert scores[1] > scores[0], f"held out: {scores[1]:.4f} with free arcs, {scores[0]:.4f} without"
     moved = int((free.coef_[4:] != 0).sum())
-    print(f"{net.n_states:,} states, {net.n_arcs:,} arcs, each with a parameter; {len(train):,} trips, {int(train.lengths.mean())} "
-          "states on average")
-    print(f"{free.n_iter_} steps, {free.n_evaluations_} evaluations: {wall:.1f} s, {cpu:.1f} CPU seconds; peak {peak / 2**20:.2f} GiB, "
-          f"{(peak - before) / 2**20:.2f} above the fit of four")
+    print(f"{net.n_states:,} states, {net.n_arcs:,} arcs, each with a parameter; {len(train):,} trips, "
+          f"{int(train.lengths.mean())} states on average")
+    print(f"{free.n_iter_} steps, {free.n_evaluations_} evaluations: {wall:.1f} s, {cpu:.1f} CPU seconds; peak "
+          f"{peak / 2**20:.2f} GiB, {(peak - before) / 2**20:.2f} above the fit of four")
     print(f"parameters that are not 0: {moved:,}")
     print(f"held-out log likelihood a trip: {scores[1]:.4f}, with four parameters {scores[0]:.4f}")
 

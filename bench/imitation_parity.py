@@ -1,4 +1,5 @@
-"""Behaviour cloning, DAgger and maximum causal entropy IRL beside `imitation` on the same gridworld: same answers, then the clock.
+"""Behaviour cloning, DAgger and maximum causal entropy IRL beside `imitation` on the same gridworld: same answers, then
+the clock.
 
     python bench/imitation_parity.py [--small] [--write]
 
@@ -75,8 +76,8 @@ def speed_problem(side, horizon):
     world = gridworld(side, wind=0.3, discount=1.0)
     trips = fi.sample_trajectories(world.mdp, None, 20, np.random.default_rng(0), horizon=horizon,
                                    initial_distribution=world.initial_distribution)
-    given = {"dense": np.stack([world.mdp.transitions[a::5].toarray() for a in range(5)], axis=1), "begin": world.initial_distribution,
-             "horizon": horizon, "reward": world.reward}
+    given = {"dense": np.stack([world.mdp.transitions[a::5].toarray() for a in range(5)], axis=1),
+             "begin": world.initial_distribution, "horizon": horizon, "reward": world.reward}
     return world, trips, given
 
 
@@ -86,9 +87,10 @@ def child(task, rounds, given):
         paths = [str(Path(folder, name)) for name in ("given.npz", "answers.npz")]
         np.savez(paths[0], **given)
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        environment.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
-        subprocess.run([os.environ[peer_imitation.VARIABLES["imitation"]], __file__, "--child", task, str(rounds), *paths], check=True,
-                       env=environment, cwd=folder)
+        environment.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1",
+                           HF_DATASETS_DISABLE_PROGRESS_BARS="1")
+        subprocess.run([os.environ[peer_imitation.VARIABLES["imitation"]], __file__, "--child", task, str(rounds), *paths],
+                       check=True, env=environment, cwd=folder)
         with np.load(paths[1]) as read:
             return dict(read)
 
@@ -107,7 +109,8 @@ def main(small, write=False):
     clear = ~given["tie"]
     for name, policy in (("here", answers["dagger"]), ("imitation", theirs["dagger"])):
         same = policy.argmax(axis=1)[clear] == given["expert"][clear]
-        print(f"DAgger, {name}: greedy action is the expert's in {same.sum()} of {clear.sum()} states where it is the only best one")
+        print(f"DAgger, {name}: greedy action is the expert's in {same.sum()} of {clear.sum()} states "
+              "where it is the only best one")
         assert same.all()
     side, horizon = (16, 20) if small else (32, 64)
     world, trips, problem = speed_problem(side, horizon)
@@ -156,15 +159,15 @@ def _child_main(task, rounds, path, output):
     n = dense.shape[0]
     quiet = logger.configure(temporary.mkdtemp(), [])
     states, actions = gymnasium.spaces.Discrete(n), gymnasium.spaces.Discrete(5)
-    environment = SimpleNamespace(horizon=horizon, state_dim=n, action_dim=5, transition_matrix=dense, reward_matrix=given["reward"],
-                                  initial_state_dist=given["begin"], observation_matrix=np.eye(n), state_space=states,
-                                  action_space=actions, observation_space=gymnasium.spaces.Box(0, 1, (n,)))
+    environment = SimpleNamespace(horizon=horizon, state_dim=n, action_dim=5, transition_matrix=dense,
+                                  reward_matrix=given["reward"], initial_state_dist=given["begin"], observation_matrix=np.eye(n),
+                                  state_space=states, action_space=actions, observation_space=gymnasium.spaces.Box(0, 1, (n,)))
 
     def learner(visits, rate, **options):
-        net = reward_nets.BasicRewardNet(gymnasium.spaces.Box(0, 1, (n,)), actions, use_action=False, use_next_state=False, use_done=False,
-                                         hid_sizes=[])
-        return mce_irl.MCEIRL(visits, environment, net, rng=np.random.default_rng(0), optimizer_kwargs={"lr": rate}, log_interval=None,
-                              custom_logger=quiet, **options)
+        net = reward_nets.BasicRewardNet(gymnasium.spaces.Box(0, 1, (n,)), actions, use_action=False, use_next_state=False,
+                                         use_done=False, hid_sizes=[])
+        return mce_irl.MCEIRL(visits, environment, net, rng=np.random.default_rng(0), optimizer_kwargs={"lr": rate},
+                              log_interval=None, custom_logger=quiet, **options)
 
     if task == "step":
         model = learner(np.full(n, (horizon + 1) / n), 1e-3)
@@ -184,9 +187,11 @@ def _child_main(task, rounds, path, output):
             return net.get_distribution(torch.arange(n)).distribution.probs.numpy().reshape(n, 5)
 
     size = given["state"].size
-    transitions = [{"obs": torch.as_tensor(given["state"].astype(np.int64)), "acts": torch.as_tensor(given["action"].astype(np.int64))}]
-    cloned = bc.BC(observation_space=states, action_space=actions, rng=np.random.default_rng(0), policy=policy(), demonstrations=transitions,
-                   batch_size=size, optimizer_kwargs={"lr": 1e-2}, ent_weight=0.0, l2_weight=PENALTY, custom_logger=quiet)
+    transitions = [{"obs": torch.as_tensor(given["state"].astype(np.int64)),
+                    "acts": torch.as_tensor(given["action"].astype(np.int64))}]
+    cloned = bc.BC(observation_space=states, action_space=actions, rng=np.random.default_rng(0), policy=policy(),
+                   demonstrations=transitions, batch_size=size, optimizer_kwargs={"lr": 1e-2}, ent_weight=0.0, l2_weight=PENALTY,
+                   custom_logger=quiet)
     cloned.train(n_epochs=1500, progress_bar=False)
 
     class Grid(gymnasium.Env):
@@ -207,8 +212,9 @@ def _child_main(task, rounds, path, output):
 
     inner = bc.BC(observation_space=states, action_space=actions, rng=np.random.default_rng(0), policy=policy(), batch_size=64,
                   optimizer_kwargs={"lr": 3e-2}, ent_weight=0.0, custom_logger=quiet)
-    trainer = SimpleDAggerTrainer(venv=DummyVecEnv([Grid]), scratch_dir=temporary.mkdtemp(), expert_policy=Expert(states, actions),
-                                  rng=np.random.default_rng(0), bc_trainer=inner, custom_logger=quiet)
+    trainer = SimpleDAggerTrainer(venv=DummyVecEnv([Grid]), scratch_dir=temporary.mkdtemp(),
+                                  expert_policy=Expert(states, actions), rng=np.random.default_rng(0), bc_trainer=inner,
+                                  custom_logger=quiet)
     trainer.train(6000, rollout_round_min_episodes=20, rollout_round_min_timesteps=300,
                   bc_train_kwargs={"n_epochs": 8, "progress_bar": False})
     irl = learner(given["visits"], 0.05, linf_eps=0.0, grad_l2_eps=2e-4)

@@ -75,7 +75,8 @@ def main():
     for design, name, inside in simulate(n):
         rate, error = np.mean(inside), np.std(inside, ddof=1) / len(inside) ** 0.5
         lines.append(f"| {design} | {name} | {rate:.1%} | {1.96 * error:.1%} |")
-    lines += ["", f"{n:,} simulations of each; ± is 1.96 standard errors of the simulation. Printed by `bench/interval_coverage.py`."]
+    lines += ["", f"{n:,} simulations of each; ± is 1.96 standard errors of the simulation. "
+                  "Printed by `bench/interval_coverage.py`."]
     print("\n".join(lines))
     if not arguments.small:
         pages.put("coverage table", "\n".join(lines))

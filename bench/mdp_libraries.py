@@ -338,7 +338,8 @@ def sum_of_sweeps(matrix, right, discount, count):
 
 
 class QuantEcon(Adapter):
-    """QuantEcon's DiscreteDP in state-action-pair form: SciPy's products, Numba's maxima; k is the best of 5, 20, 50, 100, 200."""
+    """QuantEcon's DiscreteDP in state-action-pair form: SciPy's products, Numba's maxima; k is the best of 5, 20, 50, 100,
+    200."""
 
     tasks = ("hard",)
     needs = ("quantecon",)

@@ -197,8 +197,8 @@ def main(options):
     middle = {name: statistics.median(values) for name, values in times.items()}
     rows = [f"| {n_items:,} items, {n_rankings:,} rankings of {length} | CPU seconds over those of fastirl |", "|---|---:|"]
     rows += [f"| {name} | {middle[name] / middle['fastirl']:.1f} |" for name in sorted(middle, key=middle.get)]
-    rows += ["", f"Medians of {rounds} rounds in one run, from raw arrays, aggregation and checks included; answers were checked first "
-             "(`bench/plackett_luce.py`). Peers at the loosest of their settings that passed. "
+    rows += ["", f"Medians of {rounds} rounds in one run, from raw arrays, aggregation and checks included; answers were "
+             "checked first (`bench/plackett_luce.py`). Peers at the loosest of their settings that passed. "
              + " ".join(f"{note}." for note in notes)]
     text = "\n".join(rows).rstrip()
     print("\n".join(f"{name}: {value:.4f} CPU s" for name, value in middle.items()))

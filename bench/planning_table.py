@@ -111,7 +111,8 @@ def seconds(tasks):
 def tables(tasks, machine):
     parts = [part for part in (ratios(tasks), growth(tasks), sweeps(tasks), memory(tasks), threads(tasks)) if len(part) > 2]
     note = [
-        "Ratio: median CPU seconds of the peer over those of fastirl, one thread each, discount 0.99; below 1 the peer is faster.",
+        ("Ratio: median CPU seconds of the peer over those of fastirl, one thread each, discount 0.99; "
+         "below 1 the peer is faster."),
         "Every answer was within 1e-6 of a reference before the clock started. Exponent: of time against states, from 10⁴ states",
         f"up. Run on {machine}; printed by `bench/planning_table.py`.",
     ]

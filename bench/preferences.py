@@ -383,13 +383,14 @@ def table(kept):
         title = PROBLEMS[name].title if name in PROBLEMS else "1,000 bootstrap refits of the first"
         rows.append(f"| {title} | {ours:.2g} | {best} | {ratio} | {TARGETS[name]} | {', '.join(others)} |")
     note = ("Median CPU seconds from raw arrays, aggregation included, at default settings; ratio: the peer's seconds over ours "
-            "in one run. Answers were checked before: largest score over comparisons of an item 1e-6, log likelihood 1e-6, strengths "
-            "1e-3 standard errors. Printed by `bench/preferences.py`.")
+            "in one run. Answers were checked before: largest score over comparisons of an item 1e-6, log likelihood 1e-6, "
+            "strengths 1e-3 standard errors. Printed by `bench/preferences.py`.")
     if "fit" in kept.get("inference", {}):
         k = kept["inference"]
         note += (f" Standard errors, simultaneous intervals and rank sets of 10⁵ items after 5·10⁶ comparisons took "
-                 f"{k['inference'] / k['fit']:.1f} times the CPU seconds of the fit ({k['fit']:.2g}), errors to {k['stated']:.1%} as "
-                 f"stated ({k['off']:.1%} at twenty items solved one by one), peak {k['peak_gb']:.1f} GB, raw arrays among it.")
+                 f"{k['inference'] / k['fit']:.1f} times the CPU seconds of the fit ({k['fit']:.2g}), errors to "
+                 f"{k['stated']:.1%} as stated ({k['off']:.1%} at twenty items solved one by one), "
+                 f"peak {k['peak_gb']:.1f} GB, raw arrays among it.")
     return "\n".join([*rows, "", note])
 
 

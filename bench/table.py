@@ -41,7 +41,8 @@ def table(groups, machine):
         rows.append(f"| {group.split(': ')[1]} | {shape} | {filled} | {peers} |")
     rows += [
         "",
-        "Median time over that of fastirl (one thread, elimination but where completed pairs are many), 7 rounds each in one run; below 1 it is faster. Answers were",
+        ("Median time over that of fastirl (one thread, elimination but where completed pairs are many), 7 rounds each in one "
+         "run; below 1 it is faster. Answers were"),
         f"checked before the clock started. Run on {machine}; printed by `bench/table.py`.",
     ]
     return "\n".join(rows)

@@ -91,7 +91,8 @@ def main(n_queries=200, n_seeds=5):
             arrived, total = curves[name][:, 1:, np.searchsorted(curves[name][0, 0], asked)].mean(axis=0)
             print(f"{name:38s} {asked:4d} questions: {arrived:6.1%} of rides arrive, mean return {total:8.2f}")
         # after the last evaluation below 95%
-        late = [run[0][np.flatnonzero(run[1] < 0.95).max(initial=-1) + 1] if run[1][-1] >= 0.95 else np.inf for run in curves[name]]
+        late = [run[0][np.flatnonzero(run[1] < 0.95).max(initial=-1) + 1] if run[1][-1] >= 0.95 else np.inf
+                for run in curves[name]]
         median, first, last = (f"{n:g}" if np.isfinite(n) else "never" for n in (np.median(late), min(late), max(late)))
         print(f"{'':38s} 95% arrive for good after {median} questions (median; {first} to {last})")
         if method == "information":

@@ -3,8 +3,8 @@
     python examples/dueling_bandits.py [picture.png]
 
 Left: eight items with Bradley-Terry preferences, so that one beats all others. Middle and right: three items beat each other in a
-circle and both others besides; there is no Condorcet winner, but three Copeland winners and one Borda winner. Random duels pay the
-same for ever; a bandit pays while it learns. Beat the Mean is too cautious to drop anybody in so few duels.
+circle and both others besides; there is no Condorcet winner, but three Copeland winners and one Borda winner. Random duels pay
+the same for ever; a bandit pays while it learns. Beat the Mean is too cautious to drop anybody in so few duels.
 """
 
 import sys

@@ -50,7 +50,8 @@ def main(n_queries=60, n_seeds=5):
         routes = fi.predict_routes(net, np.minimum(reward, -1e-3), origins, destinations)
         return 100 * float(np.mean(best) - np.mean([true_reward[route].sum() for route in routes]))
 
-    print(f"{len(pool)} routes of {len(asked)} pairs; the shortest routes are {regret(-net.features[:, 0]):.0f} m worse than the best")
+    print(f"{len(pool)} routes of {len(asked)} pairs; the shortest routes are "
+          f"{regret(-net.features[:, 0]):.0f} m worse than the best")
     curves = {}
     for method in ("information", "random"):
         runs = []

@@ -318,7 +318,8 @@ def test_wrong_models_and_demonstrations_are_named():
     with pytest.raises(InvalidInputError, match="must be a dense array"):
         fi.BehaviorCloning("logit", features_of=lambda d: csr_array(np.ones((net.n_arcs, 1)))).fit(net, walks)
     with pytest.raises(InvalidInputError, match="names for 1 columns"):
-        fi.BehaviorCloning("logit", l2=1.0, features_of=lambda d: np.zeros((net.n_arcs, 1)), feature_names_of=["a", "b"]).fit(net, walks)
+        fi.BehaviorCloning("logit", l2=1.0, features_of=lambda d: np.zeros((net.n_arcs, 1)),
+                           feature_names_of=["a", "b"]).fit(net, walks)
     with pytest.raises(fi.InvalidTripError):
         fi.BehaviorCloning().fit(mdp, fi.Trajectories.from_sequences([[0, 99]], [[0]]))
     with pytest.raises(fi.InvalidTripError):

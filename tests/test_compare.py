@@ -155,7 +155,8 @@ def test_memory_is_that_of_the_arrays_of_a_fit(world):
             np.ones(2_000_000).sum()
             return super().fit(model, trajectories)
 
-    table = fi.compare_learners({"hungry": Hungry(()), "modest": Failing(())}, made.mdp, [(trips[:40], trips[40:])], memory=True).table
+    table = fi.compare_learners({"hungry": Hungry(()), "modest": Failing(())}, made.mdp, [(trips[:40], trips[40:])],
+                                memory=True).table
     assert 15 < table["MB"][0] < 30 and table["MB"][1] < 5
 
 
@@ -275,9 +276,12 @@ def test_clusters_are_held_out_together_and_failures_are_told(world):
 
 @pytest.mark.parametrize("make, strengths, options, match", [
     (fi.BehaviorCloning(), [1.0], {}, "callable"), (lambda s: None, [1.0], {}, "return a learner"),
-    (lambda s: fi.BehaviorCloning, [1.0], {}, "return a learner"), (lambda s: fi.BehaviorCloning(smoothing=s), [], {}, "at least one"),
-    (lambda s: fi.BehaviorCloning(smoothing=s), [1.0, 1.0], {}, "different"), (lambda s: fi.BehaviorCloning(smoothing=s), [-1.0], {}, "negative"),
-    (lambda s: fi.BehaviorCloning(smoothing=s), [1.0], {"rng": None}, "rng"), (lambda s: Failing(range(1000)), [1.0], {}, "fitted on all folds"),
+    (lambda s: fi.BehaviorCloning, [1.0], {}, "return a learner"),
+    (lambda s: fi.BehaviorCloning(smoothing=s), [], {}, "at least one"),
+    (lambda s: fi.BehaviorCloning(smoothing=s), [1.0, 1.0], {}, "different"),
+    (lambda s: fi.BehaviorCloning(smoothing=s), [-1.0], {}, "negative"),
+    (lambda s: fi.BehaviorCloning(smoothing=s), [1.0], {"rng": None}, "rng"),
+    (lambda s: Failing(range(1000)), [1.0], {}, "fitted on all folds"),
 ])
 def test_wrong_validations_are_named(world, make, strengths, options, match):
     made, trips = world

@@ -288,8 +288,9 @@ def test_an_expert_is_asked_in_the_words_of_the_model():
 
 @pytest.mark.parametrize("more, match", [
     ({"learner": "cloning"}, "learner"), ({"learner": fi.BehaviorCloning}, "learner"), ({"schedule": "linear"}, "schedule"),
-    ({"decay": 1.5}, "decay"), ({"n_iterations": 0}, "n_iterations"), ({"rollouts": 2.5}, "rollouts"), ({"max_steps": 0}, "max_steps"),
-    ({"select": "best"}, "select"), ({"rng": 3}, "rng"), ({"schedule": lambda i: 2.0}, "schedule"), ({"schedule": lambda i: None}, "schedule"),
+    ({"decay": 1.5}, "decay"), ({"n_iterations": 0}, "n_iterations"), ({"rollouts": 2.5}, "rollouts"),
+    ({"max_steps": 0}, "max_steps"), ({"select": "best"}, "select"), ({"rng": 3}, "rng"),
+    ({"schedule": lambda i: 2.0}, "schedule"), ({"schedule": lambda i: None}, "schedule"),
     ({"max_steps": None}, "max_steps"), ({"learner": fi.MaxEntIRL(fi.FreeReward(l2=1.0), horizon=3)}, "one policy for all times"),
 ])
 def test_wrong_settings_are_named(world, more, match):
@@ -303,7 +304,8 @@ def test_wrong_models_experts_and_starts_are_named(world):
     for match, expert, model, start in [
         ("MDP for DAgger", best, np.eye(3), None), ("initial_distribution", best, made.mdp, None),
         ("initial_distribution", best, made.mdp, [1.0]), ("callable of a state", None, made.mdp, made.initial_distribution),
-        ("callable of a state", "me", made.mdp, made.initial_distribution), ("policy", np.ones(7), made.mdp, made.initial_distribution),
+        ("callable of a state", "me", made.mdp, made.initial_distribution),
+        ("policy", np.ones(7), made.mdp, made.initial_distribution),
     ]:
         with pytest.raises(InvalidInputError, match=match):
             fi.DAgger(expert, **options(made, initial_distribution=start)).fit(model)

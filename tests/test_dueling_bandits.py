@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fastirl import (
-    RUCB, BeatTheMean, CopelandConfidenceBound, DoubleThompsonSampling, DuelingBandit, DuelSimulation, PairwiseMatrix, RandomDuels,
-    Rankings, simulate_duels,
+    RUCB, BeatTheMean, CopelandConfidenceBound, DoubleThompsonSampling, DuelingBandit, DuelSimulation, PairwiseMatrix,
+    RandomDuels, Rankings, simulate_duels,
 )
 from fastirl.exceptions import InvalidInputError
 from real_data import need
@@ -25,8 +25,8 @@ def bradley_terry(strength):
 def cycle():
     """Three items in a circle, above two others that are below each of them."""
     p = np.full((5, 5), 0.5)
-    for i, j, value in ((0, 1, .7), (1, 2, .7), (2, 0, .7), (0, 3, .9), (0, 4, .9), (1, 3, .9), (1, 4, .9), (2, 3, .9), (2, 4, .9),
-                        (3, 4, .6)):
+    for i, j, value in ((0, 1, .7), (1, 2, .7), (2, 0, .7), (0, 3, .9), (0, 4, .9), (1, 3, .9), (1, 4, .9), (2, 3, .9),
+                        (2, 4, .9), (3, 4, .6)):
         p[i, j], p[j, i] = value, 1 - value
     return p
 

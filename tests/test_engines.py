@@ -158,7 +158,8 @@ def test_returns_to_the_destination_that_nearly_diverge_spoil_no_first_arrival(g
     observed = route_choice.Observed(net, net.match(trips, "first_arrival"), route_choice.RouteModel(method="elimination"), False)
     solved = route_choice.solve_queries(net, observed.queries, observed.model, lambda group: graph.utility,
                                         features_of=lambda group: np.eye(7))
-    by_query = {(int(s), int(d)): row for s, d, row in zip(observed.queries.state, observed.queries.destination, solved["tangent"])}
+    by_query = {(int(s), int(d)): row
+                for s, d, row in zip(observed.queries.state, observed.queries.destination, solved["tangent"])}
     np.testing.assert_allclose(by_query[0, 1], flow, atol=1e-8)
     np.testing.assert_allclose(by_query[1, 1], 0.0, atol=1e-8)
 

@@ -92,10 +92,12 @@ def test_on_roads_a_slope_costs_every_path_the_same():
 
 
 @pytest.mark.parametrize("make, match", [
-    (lambda m: fi.reward_ambiguity(np.eye(2)), "MDP or a RoadNetwork"), (lambda m: fi.reward_ambiguity(m, "linear"), "LinearReward"),
+    (lambda m: fi.reward_ambiguity(np.eye(2)), "MDP or a RoadNetwork"),
+    (lambda m: fi.reward_ambiguity(m, "linear"), "LinearReward"),
     (lambda m: fi.reward_ambiguity(fi.MDP(np.ones((1, 2, 1)), 0.5)), "features"),
     (lambda m: fi.reward_ambiguity(m, fi.LinearReward() + fi.FreeReward()), "part by part"),
-    (lambda m: fi.reward_ambiguity(gridworld(18).mdp), "300"), (lambda m: fi.reward_ambiguity(m, fi.LinearReward({"x99": 0.0})), "x99"),
+    (lambda m: fi.reward_ambiguity(gridworld(18).mdp), "300"),
+    (lambda m: fi.reward_ambiguity(m, fi.LinearReward({"x99": 0.0})), "x99"),
 ])
 def test_wrong_questions_are_named(make, match):
     with pytest.raises(InvalidInputError, match=match):

@@ -23,8 +23,8 @@ RANKS = {
     "route_choice": 6, "tntp": 6, "planning": 6, "process_likelihood": 6,
     "bradley_terry": 6, "plackett_luce": 6, "winners": 6, "dueling_bandits": 8, "_rankings": 0, "_rankings_reference": 0,
     "objectives": 7, "learner": 7, "trainers": 7, "domains": 6, "identification": 6,
-    "maxent": 8, "cloning": 8, "dpo": 8, "tamer": 8, "interactive": 8, "dagger": 9, "apprenticeship": 8, "bayesian": 8, "relative_entropy": 8,
-    "trajectory_preferences": 8, "active_queries": 9,
+    "maxent": 8, "cloning": 8, "dpo": 8, "tamer": 8, "interactive": 8, "dagger": 9, "apprenticeship": 8, "bayesian": 8,
+    "relative_entropy": 8, "trajectory_preferences": 8, "active_queries": 9,
     "adversarial": 9, "receding_horizon": 9,
     "plotting": 10, "preference_plots": 10, "datasets": 10, "compare": 10,
     "__init__": 11,
@@ -88,8 +88,8 @@ def test_the_slow_twins_serve_tests_and_benchmarks_only(module):
 
 
 def test_these_modules_are_compiled():
-    assert sorted(path.name for path in SOURCE.glob("*.pyx")) == ["_comparisons.pyx", "_core.pyx", "_elimination.pyx", "_planning.pyx",
-                                                                  "_rankings.pyx", "_symbolic.pyx"]
+    assert sorted(path.name for path in SOURCE.glob("*.pyx")) == ["_comparisons.pyx", "_core.pyx", "_elimination.pyx",
+                                                                  "_planning.pyx", "_rankings.pyx", "_symbolic.pyx"]
 
 
 def test_an_absent_library_is_an_error_that_names_the_extra(monkeypatch):

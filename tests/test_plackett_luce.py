@@ -57,7 +57,8 @@ def groups(rankings):
 def test_sushi_and_netflix_as_published():
     sushi = plackett_luce(Rankings.read_preflib(need("ranking") / "sushi10" / "sushi.soc"))
     np.testing.assert_allclose(sushi.log_likelihood, -71211.599225, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(sushi.worth, [.0915, .1422, .0771, .0684, .0939, .0509, .2450, .0859, .0342, .1109], rtol=0, atol=6e-5)
+    np.testing.assert_allclose(sushi.worth, [.0915, .1422, .0771, .0684, .0939, .0509, .2450, .0859, .0342, .1109],
+                               rtol=0, atol=6e-5)
     netflix = plackett_luce(Rankings.read_preflib(need("ranking") / "netflix4" / "netflix.soc"))
     np.testing.assert_allclose(netflix.log_likelihood, -1746.757926, rtol=0, atol=1e-6)
     np.testing.assert_allclose(netflix.worth, [.2306, .4512, .1684, .1498], rtol=0, atol=6e-5)
@@ -132,7 +133,8 @@ def test_without_ties_kernels_equal_their_twin(seed):
 def test_rankings_of_one_length_and_of_several_take_the_same_sums(n_ranked):
     items, theta = simulated(7, 25, 4, np.random.default_rng(15))
     models = [_Strict(Rankings.from_arrays(items, n_ranked=n_ranked, labels=range(7)), None),
-              _Strict(Rankings.from_lists([*items.tolist(), [0]], None if n_ranked is None else [[]] * 26, labels=range(7)), None)]
+              _Strict(Rankings.from_lists([*items.tolist(), [0]], None if n_ranked is None else [[]] * 26, labels=range(7)),
+                      None)]
     if n_ranked is not None:
         models.pop()
         models.append(_Strict(Rankings.from_arrays(items, n_ranked=n_ranked, weight=[2.0] * 25, labels=range(7)), None))
@@ -294,7 +296,8 @@ def test_relabelling_items_relabels_the_answer():
     items, _ = simulated(8, 60, 4, np.random.default_rng(3))
     names = np.array(list("hgfedcba"))
     plain, named = plackett_luce(Rankings.from_arrays(items)), plackett_luce(Rankings.from_arrays(names[items]))
-    np.testing.assert_allclose(named.strength[[list(named.labels).index(name) for name in names]], plain.strength, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(named.strength[[list(named.labels).index(name) for name in names]], plain.strength,
+                               rtol=0, atol=1e-9)
 
 
 def test_duplication_is_weight_and_weight_zero_says_nothing():
@@ -382,7 +385,8 @@ def test_unbeaten_and_winless_groups_are_named(lists, name, word):
 
 def test_groups_infinitely_far_apart_are_fitted_each_by_itself():
     """{a, b, c} beat {x, y} whenever they meet: in the limit nothing is left but who wins within."""
-    lists = [["a", "b", "c", "x", "y"], ["c", ("a", "b"), "y"], ["b", "a", "y", "x"], ["c", "a"], ["b", "c"], ["x", "y"], [("a", "b"), "c"]]
+    lists = [["a", "b", "c", "x", "y"], ["c", ("a", "b"), "y"], ["b", "a", "y", "x"], ["c", "a"], ["b", "c"], ["x", "y"],
+             [("a", "b"), "c"]]
     below = [[], ["x"], [], ["x"], ["a"], [], []]
     data = Rankings.from_lists(lists, below)
     with pytest.raises(NoFiniteOptimumError, match=r"\{'x', 'y'\} lose to all others"):

@@ -208,7 +208,8 @@ def test_a_comparison_is_a_panel_a_measure_with_a_dot_a_fold():
 
     plotting = pytest.importorskip("matplotlib") and __import__("fastirl.plotting", fromlist=["plot_comparison"])
     made = gridworld(3)
-    trips = fi.sample_trajectories(made.mdp, None, 30, np.random.default_rng(0), horizon=6, initial_distribution=made.initial_distribution)
+    trips = fi.sample_trajectories(made.mdp, None, 30, np.random.default_rng(0), horizon=6,
+                                   initial_distribution=made.initial_distribution)
     result = fi.compare_learners({"sure": fi.BehaviorCloning(smoothing=0), "unsure": fi.BehaviorCloning()}, made.mdp, trips,
                                  rng=np.random.default_rng(0))
     axes = plotting.plot_comparison(result, ["log likelihood", "feature gap"])

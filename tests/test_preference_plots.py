@@ -49,7 +49,8 @@ def test_a_band_of_quantiles_holds_the_middle_of_the_runs():
 
 
 @pytest.mark.parametrize("curves, options, message", [
-    ({}, {}, "empty dict"), ([1], {}, "list"), ({"a": [1, 2, 3]}, {}, "must be"), ({"a": ([1, 2], [[1.0, 2, 3]])}, {}, "one value for"),
+    ({}, {}, "empty dict"), ([1], {}, "list"), ({"a": [1, 2, 3]}, {}, "must be"),
+    ({"a": ([1, 2], [[1.0, 2, 3]])}, {}, "one value for"),
     ({"a": ([1, 2], [[1.0, np.nan]])}, {}, "finite"), ({"a": ([1], [1])}, {"band": "sd"}, "`band`"),
     ({"a": ([1], [1])}, {"level": 1.0}, "`level`"), ({"a": ([1], [1])}, {"log": "z"}, "`log`"),
 ])

@@ -25,7 +25,8 @@ def test_lists_come_back_as_they_were_given():
 def test_one_ranking_in_five_forms():
     pandas = pytest.importorskip("pandas")
     want = Rankings.from_lists([["x", "z", "y"], ["y", "x"]], weight=[2, 1])
-    frame = pandas.DataFrame({"voter": [7, 7, 7, 3, 3], "item": list("zxyxy"), "rank": [2.0, 1.0, 3.0, 9.0, 4.0], "w": [2, 2, 2, 1, 1]})
+    frame = pandas.DataFrame({"voter": [7, 7, 7, 3, 3], "item": list("zxyxy"), "rank": [2.0, 1.0, 3.0, 9.0, 4.0],
+                              "w": [2, 2, 2, 1, 1]})
     flat = np.array(["x", "z", "y", "y", "x"])
     for other in (
         Rankings.from_arrays(flat, [0, 3, 5], weight=[2, 1]),
@@ -107,7 +108,8 @@ def test_arrays_are_copies_and_read_only():
     (lambda: Rankings.from_ballots({"abc": 3}), "count"),
     (lambda: Rankings.from_frame({"ranking": [0], "item": ["a"], "ranks": [1]}), "did you mean 'ranks'"),
     (lambda: Rankings.from_frame({"ranking": [0], "item": ["a"], "rank": [None]}), "has no rank"),
-    (lambda: Rankings.from_frame({"ranking": [0, 0], "item": ["a", "b"], "rank": [1, 2], "w": [1, 2]}, weight="w"), "the same on all"),
+    (lambda: Rankings.from_frame({"ranking": [0, 0], "item": ["a", "b"], "rank": [1, 2], "w": [1, 2]}, weight="w"),
+     "the same on all"),
     (lambda: Rankings.from_frame({"ranking": [0], "item": ["a"], "rank": ["first"]}), "must hold numbers"),
     (lambda: Rankings.from_lists([["a", "b"]]).index("c"), "'c'"),
     (lambda: Rankings.from_lists([["a", "b"]]).subset([1]), "`rows`"),

@@ -220,7 +220,8 @@ def test_threads_change_no_bit():
 @pytest.mark.parametrize("make, match", [
     (lambda n, t: fi.RecedingHorizonIRL(-1), "backups"), (lambda n, t: fi.RecedingHorizonIRL(1.5), "backups"),
     (lambda n, t: fi.RecedingHorizonIRL(0).fit(n, t), "held"),
-    (lambda n, t: fi.RecedingHorizonIRL(0, fi.LinearReward(fixed={"cost": -1.0}), start=[0.0]).fit(n, t), "start"), (lambda n, t: fi.RecedingHorizonIRL(2, "x"), "reward"),
+    (lambda n, t: fi.RecedingHorizonIRL(0, fi.LinearReward(fixed={"cost": -1.0}), start=[0.0]).fit(n, t), "start"),
+    (lambda n, t: fi.RecedingHorizonIRL(2, "x"), "reward"),
     (lambda n, t: fi.RecedingHorizonIRL(2, start={"csot": -1}).fit(n, t), "csot"),
     (lambda n, t: fi.RecedingHorizonIRL(2).fit(n.features, t), "RoadNetwork"),
 ])

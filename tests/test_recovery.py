@@ -29,7 +29,8 @@ def drawn(world, n, seed):
 @pytest.mark.parametrize("objective", ("likelihood", "feature_matching"))
 def test_a_gridworlds_weights_come_back_within_their_standard_errors(world, objective):
     mdp, theta, policy, _ = world
-    model = fi.MaxEntIRL(fi.LinearReward(fixed={"block 8": 0.0}), objective=objective, horizon=HORIZON).fit(mdp, drawn(world, 2000, 0))
+    model = fi.MaxEntIRL(fi.LinearReward(fixed={"block 8": 0.0}), objective=objective,
+                         horizon=HORIZON).fit(mdp, drawn(world, 2000, 0))
     z = (model.coef_ - theta)[:8] / model.standard_errors()[:8]
     assert np.abs(z).max() < 3.5 and model.standard_errors()[:8].max() < 0.25
     assert np.abs(model.policy() - policy).max() < 0.08
@@ -69,9 +70,9 @@ def test_all_learners_wear_the_same_face():
     soft = fi.soft_value_iteration(made.mdp, 3 * made.reward, "state")
     start = made.initial_distribution
     trips = fi.sample_trajectories(made.mdp, soft.policy, 30, np.random.default_rng(0), horizon=8, initial_distribution=start)
-    learners = [fi.MaxEntIRL(fi.LinearReward(l2=0.1)), fi.RecedingHorizonIRL(3, fi.LinearReward(l2=0.1)), fi.MaximumMarginPlanning(),
-                fi.ApprenticeshipLearning(), fi.BayesianIRL(), fi.BehaviorCloning(), fi.GAIL(), fi.AIRL(),
-                fi.DAgger(soft, max_steps=8, rng=np.random.default_rng(0))]
+    learners = [fi.MaxEntIRL(fi.LinearReward(l2=0.1)), fi.RecedingHorizonIRL(3, fi.LinearReward(l2=0.1)),
+                fi.MaximumMarginPlanning(), fi.ApprenticeshipLearning(), fi.BayesianIRL(), fi.BehaviorCloning(), fi.GAIL(),
+                fi.AIRL(), fi.DAgger(soft, max_steps=8, rng=np.random.default_rng(0))]
     for learner in learners:
         assert learner.model_ is None
         with pytest.raises(fi.NotFittedError):

@@ -160,11 +160,14 @@ def test_a_climb_walks_back_from_where_nothing_exists():
     (lambda: fi.LinearReward(bounds={"cost": (1, 0)}), "lowest < highest"), (lambda: fi.FreeReward(on="arcs"), "`on`"),
     (lambda: fi.LinearReward(bounds={"cost": 3}), "lowest"), (lambda: fi.FreeReward(lowest=0, highest=0), "lowest"),
     (lambda: fi.LinearReward("u_turn"), "`fixed` must map"), (lambda: fi.LinearReward(0.5), "`fixed` must map"),
-    (lambda: fi.LinearReward(fixed=["u_turn"]), "`fixed` must map"), (lambda: fi.LinearReward(bounds=(None, 0)), "`bounds` must map"),
-    (lambda: fi.LinearReward(l1=np.ones(2)), "`l1` must be"), (lambda: fi.FreeReward(on=np.array(["arc", "pair"])), "`on` must be"),
+    (lambda: fi.LinearReward(fixed=["u_turn"]), "`fixed` must map"),
+    (lambda: fi.LinearReward(bounds=(None, 0)), "`bounds` must map"),
+    (lambda: fi.LinearReward(l1=np.ones(2)), "`l1` must be"),
+    (lambda: fi.FreeReward(on=np.array(["arc", "pair"])), "`on` must be"),
     (lambda: fi.LinearReward({"cost": -1.0}, bounds={"cost": (0, None)}), "held or bounded, not both"),
     (lambda: fi.SumReward(()), "at least one"), (lambda: fi.SumReward((fi.LinearReward(), 3)), "must be rewards.*3"),
-    (lambda: fi.MaxEntIRL(fi.LinearReward), r"LinearReward\(\)"), (lambda: fi.RecedingHorizonIRL(3, fi.LinearReward), r"LinearReward\(\)"),
+    (lambda: fi.MaxEntIRL(fi.LinearReward), r"LinearReward\(\)"),
+    (lambda: fi.RecedingHorizonIRL(3, fi.LinearReward), r"LinearReward\(\)"),
     (lambda: fi.MaxEntIRL(checkpoint=3), "path of a file"), (lambda: fi.MaxEntIRL(checkpoint="."), "is a folder"),
 ])
 def test_a_wrong_reward_is_named(make, match):

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from fastirl import Comparisons, PairwiseMatrix, Rankings, WinnerResult, borda, condorcet_winner, copeland, schwartz_set, smith_set
+from fastirl import (
+    Comparisons, PairwiseMatrix, Rankings, WinnerResult, borda, condorcet_winner, copeland, schwartz_set, smith_set,
+)
 from fastirl.exceptions import InvalidInputError
 from real_data import need
 
@@ -129,7 +131,8 @@ def test_against_all_sets_of_items(seed):
     assert condorcet_winner(c).winners == tuple(i for i in range(n) if beats[i].sum() == n - 1)
     assert condorcet_winner(c, weak=True).winners == tuple(i for i in range(n) if not beats[:, i].any())
     if n > 1:
-        share = [sum(Fraction(wins[i, j]) / Fraction(wins[i, j] + wins[j, i]) for j in range(n) if j != i) / (n - 1) for i in range(n)]
+        share = [sum(Fraction(wins[i, j]) / Fraction(wins[i, j] + wins[j, i]) for j in range(n) if j != i) / (n - 1)
+                 for i in range(n)]
         np.testing.assert_allclose(borda(c).score, [float(item) for item in share], rtol=1e-14)
         assert borda(c).winners == tuple(i for i in range(n) if share[i] == max(share))
 
@@ -156,7 +159,8 @@ def test_relabelling_relabels_the_winners(rule, seed):
 
 def test_rankings_and_their_pairs_say_the_same():
     rng = np.random.default_rng(1)
-    lists = [[tuple(group) if len(group) > 1 else group[0] for group in np.split(rng.permutation(5), sorted(rng.choice(4, 2, False) + 1))]
+    lists = [[tuple(group) if len(group) > 1 else group[0]
+              for group in np.split(rng.permutation(5), sorted(rng.choice(4, 2, False) + 1))]
              for _ in range(30)]
     lists = [[tuple(map(int, entry)) if isinstance(entry, tuple) else int(entry) for entry in order] for order in lists]
     rankings = Rankings.from_lists(lists, weight=rng.integers(0, 4, 30))
@@ -172,7 +176,8 @@ def test_rankings_and_their_pairs_say_the_same():
     c = Comparisons.from_pairs(first, second, outcome, weight)
     for rule in RULES:
         assert rule(rankings).winners == rule(c).winners
-    np.testing.assert_array_equal(PairwiseMatrix.from_rankings(rankings).dense("wins"), PairwiseMatrix.from_counts(c).dense("wins"))
+    np.testing.assert_array_equal(PairwiseMatrix.from_rankings(rankings).dense("wins"),
+                                  PairwiseMatrix.from_counts(c).dense("wins"))
     np.testing.assert_allclose(borda(rankings).score, borda(c).score * 4 * rankings.n_votes, rtol=1e-12)
 
 

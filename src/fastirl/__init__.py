@@ -16,7 +16,8 @@ from .comparisons import Comparisons
 from .dagger import DAgger
 from .dpo import DPO
 from .dueling_bandits import (
-    BeatTheMean, CopelandConfidenceBound, DoubleThompsonSampling, DuelingBandit, DuelSimulation, RandomDuels, RUCB, simulate_duels,
+    BeatTheMean, CopelandConfidenceBound, DoubleThompsonSampling, DuelingBandit, DuelSimulation, RandomDuels, RUCB,
+    simulate_duels,
 )
 from .exceptions import *  # noqa: F403
 from .interactive import InteractiveQLearning

@@ -160,7 +160,8 @@ class Problem:
         return self.model.expected(self.policy, value, out, self.n_threads)
 
     def rounding(self, value_size):
-        """Bound on the rounding error of one sweep of values of this size: a sum of products, a maximum, log-sum-exp where soft."""
+        """Bound on the rounding error of one sweep of values of this size: a sum of products, a maximum, log-sum-exp where
+        soft."""
         ahead = max(self.beta_most, 1e-300) * value_size
         error = (self.entries + 3) * ahead + 2 * self.reward_size
         if self.soft:

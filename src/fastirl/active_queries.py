@@ -463,7 +463,8 @@ def ask_and_learn(learner, model, labeller, n_queries, seed, *, candidates=None,
         ends the loop. See :class:`SimulatedLabeller` and :class:`PromptLabeller`
     n_queries : int, questions in all
     seed : int, of everything that is drawn here
-    candidates : Trajectories to begin with, compared within their group where they have one; on an MDP by default `n_candidates` of the uniform policy
+    candidates : Trajectories to begin with, compared within their group where they have one; on an MDP by default
+        `n_candidates` of the uniform policy
     method : as of :func:`choose_query`
     batch : int, questions between two fits
     n_initial : int, questions that are chosen at random before the first fit

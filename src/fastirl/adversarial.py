@@ -45,8 +45,8 @@ class _Adversarial(Learner):
         self.initial_distribution = initial_distribution
         self.smoothing = positive_number("smoothing", smoothing, upper=1.0, strict=False)
         if self.smoothing == 1.0:
-            raise InvalidInputError("`smoothing` must be below 1: got 1, which leaves nothing of the occupancies to compare; pass 0.01, "
-                                    "say")
+            raise InvalidInputError("`smoothing` must be below 1: got 1, which leaves nothing of the occupancies to compare; "
+                                    "pass 0.01, say")
         self.tol = None if tol is None else positive_number("tol", tol)
         if dynamics == "sampled":
             require_generator(rng, "dynamics='sampled' draws trajectories")

@@ -292,8 +292,8 @@ class Checkpoint:
                 with open(self.path, "wb") as file:
                     file.write(head)
                 return
-            raise InvalidInputError(f"`checkpoint` must be a log of evaluations: {self.path!r} is another file; name one that does "
-                                    "not exist yet")
+            raise InvalidInputError(f"`checkpoint` must be a log of evaluations: {self.path!r} is another file; name one that "
+                                    "does not exist yet")
         if not data.startswith(head):
             if head.startswith(data):
                 with open(self.path, "wb") as file:

@@ -17,12 +17,13 @@ METHODS = ("counts", "logit")
 class BehaviorCloning(Learner):
     r"""Supervised learning of state → action (Pomerleau 1989): no dynamics, no reward, no planning.
 
-    ``"counts"`` is a table, :math:`\pi(a \mid s) = (n(s, a) + \alpha) / (n(s) + \alpha A_s)` with the smoothing α and the number of
-    actions :math:`A_s`. ``"logit"`` is the conditional logit of McFadden (1974) on features of the available actions,
+    ``"counts"`` is a table, :math:`\pi(a \mid s) = (n(s, a) + \alpha) / (n(s) + \alpha A_s)` with the smoothing α and the number
+    of actions :math:`A_s`. ``"logit"`` is the conditional logit of McFadden (1974) on features of the available actions,
 
     .. math:: \pi(a \mid s) = \exp(\theta^\top x(s, a)) / \sum_b \exp(\theta^\top x(s, b)),
 
-    the maximum of the concave :math:`\sum w \log \pi(a_t \mid s_t) - l2 / 2 \; |\theta|^2` by Newton steps with the exact Hessian.
+    the maximum of the concave :math:`\sum w \log \pi(a_t \mid s_t) - l2 / 2 \; |\theta|^2` by Newton steps with the exact
+    Hessian.
 
     Parameters
     ----------
@@ -63,8 +64,8 @@ class BehaviorCloning(Learner):
         self.smoothing = positive_number("smoothing", smoothing, strict=False)
         self.l2 = positive_number("l2", l2, strict=False)
         if features_of is not None and not callable(features_of):
-            raise InvalidInputError(f"`features_of` must be a callable of a destination's label: got {type(features_of).__name__}; "
-                                    "put features that are the same for all into the network")
+            raise InvalidInputError("`features_of` must be a callable of a destination's label: got "
+                                    f"{type(features_of).__name__}; put features that are the same for all into the network")
         if features_of is not None and method == "counts":
             raise InvalidInputError("`features_of` goes with method='logit': counts have no features; leave it out")
         self.features_of, self.feature_names_of = features_of, feature_names_of
@@ -155,7 +156,8 @@ class BehaviorCloning(Learner):
         rows, owner = _rows_of(model, sets, road)
         order = np.lexsort((rows, owner))
         rows, owner = rows[order], owner[order]
-        position = np.searchsorted(owner.astype(np.int64) * (len(state) + 1) + rows, of.astype(np.int64) * (len(state) + 1) + choice)
+        position = np.searchsorted(owner.astype(np.int64) * (len(state) + 1) + rows,
+                                   of.astype(np.int64) * (len(state) + 1) + choice)
         features = self._features_of_rows(model, rows, owner, sets, road)
         chosen = np.bincount(position, weight, minlength=rows.size)
         total = np.bincount(of, weight, minlength=sets.size)
@@ -185,8 +187,8 @@ class BehaviorCloning(Learner):
             extra[part] = more
         names = tuple(f"d{j}" for j in range(k)) if self.feature_names_of is None else tuple(self.feature_names_of)
         if len(names) != k:
-            raise InvalidInputError(f"`feature_names_of` must name the columns of features_of: {len(names)} names for {k} columns; "
-                                    "pass one for each")
+            raise InvalidInputError(f"`feature_names_of` must name the columns of features_of: {len(names)} names for {k} "
+                                    "columns; pass one for each")
         self.feature_names_ = (*self.feature_names_, *names)
         return np.column_stack([own, extra])
 
@@ -209,7 +211,8 @@ class BehaviorCloning(Learner):
         return found
 
     def standard_errors(self):
-        """(k,) of the logit: roots of the diagonal of the inverse Hessian; infinite for a weight that the choices do not identify.
+        """(k,) of the logit: roots of the diagonal of the inverse Hessian; infinite for a weight that the choices do not
+        identify.
 
         Raises
         ------
@@ -283,7 +286,8 @@ class _Logit:
         rows = sparse.csr_array((chances, (self.owner, np.arange(self.owner.size))), shape=(self.first.size, self.owner.size))
         mean = rows @ x
         if sparse.issparse(x):
-            second = (x.T @ (x.multiply(weight[:, None])).tocsr()).toarray() - (mean.T @ mean.multiply(self.total[:, None]).tocsr()).toarray()
+            second = ((x.T @ (x.multiply(weight[:, None])).tocsr()).toarray()
+                      - (mean.T @ mean.multiply(self.total[:, None]).tocsr()).toarray())
         else:
             second = x.T @ (x * weight[:, None]) - mean.T @ (mean * self.total[:, None])
         return second + self.l2 * np.eye(x.shape[1])
@@ -298,7 +302,8 @@ class _Logit:
         slope = float(np.abs(self.gradient(found.x)).max(initial=0.0))
         limit = 1e-7 * max(1.0, float(self.total.sum()))
         message = f"the largest slope left is {slope:.1e} (at most {limit:.1e} is converged)"
-        return found.x, bool(slope <= limit), message + ("" if slope <= limit else f"; max_iter={max_iter} reached"), int(found.nit)
+        return (found.x, bool(slope <= limit), message + ("" if slope <= limit else f"; max_iter={max_iter} reached"),
+                int(found.nit))
 
     def _refuse_separation(self):
         """A maximum exists unless some v has v'(x_chosen − x_other) ≥ 0 for all, and > 0 for one (Albert and Anderson 1984)."""
@@ -322,5 +327,6 @@ class _Logit:
         if result.status == 0 and -result.fun > 1e-7 * max(1.0, np.abs(gain).max()):
             worst = int(np.argmax(np.abs(result.x)))
             raise InvalidInputError("choices must not be separated by their features: some combination of them, feature "
-                                    f"{worst} among them, is never smaller for what was chosen than for what was not, so that larger weights "
-                                    "always fit better; pass l2 > 0, leave the feature out, or gather more choices")
+                                    f"{worst} among them, is never smaller for what was chosen than for what was not, so that "
+                                    "larger weights always fit better; pass l2 > 0, leave the feature out, or gather more "
+                                    "choices")

@@ -113,8 +113,8 @@ def compare_learners(learners, model, trajectories, *, folds=3, rng=None, length
     - "log likelihood" of a held-out trajectory, Σ log π (−inf where a choice has probability 0);
     - on a road network with `length`: "exact match", "matched length", "90% matched" as in :meth:`Learner.evaluate`;
     - on an MDP: "feature gap", :math:`|\mu_{test} - \mu_\pi|_2` of discounted feature sums, where the model has features;
-      "occupancy distance", the total variation :math:`\frac12 \sum |\rho_{test} - \rho_\pi|` of normalised discounted visits of pairs;
-      "value gap", :math:`E V^*(s_0) - E V^\pi(s_0)` under the true reward; all from the starts of the test's trajectories;
+      "occupancy distance", the total variation :math:`\frac12 \sum |\rho_{test} - \rho_\pi|` of normalised discounted visits of
+      pairs; "value gap", :math:`E V^*(s_0) - E V^\pi(s_0)` under the true reward; all from the starts of the test's trajectories;
     - "seconds" of CPU to fit, and "MB" at the peak of a fit.
 
     Raises
@@ -135,7 +135,8 @@ def compare_learners(learners, model, trajectories, *, folds=3, rng=None, length
                                 "{'MaxEnt': MaxEntIRL(), …}")
     for name, learner in learners.items():
         if isinstance(learner, type) or not (hasattr(learner, "fit") and hasattr(learner, "score")):
-            raise InvalidInputError(f"each learner must have fit and score: {name!r} is a {type(learner).__name__}; pass an instance")
+            raise InvalidInputError(f"each learner must have fit and score: {name!r} is a "
+                                    f"{type(learner).__name__}; pass an instance")
     if road and true_reward is not None:
         raise InvalidInputError("`true_reward` goes with an MDP: on a road network values are those of a pair; leave it out")
     if not road and length is not None:
@@ -176,8 +177,8 @@ def _mean(values):
 def _folds(trajectories, folds, rng, by="trip"):
     if isinstance(trajectories, Trajectories):
         if rng is None:
-            raise InvalidInputError("`rng` must be given where folds are to be cut: got None; pass numpy.random.default_rng(seed), "
-                                    "or a list of (train, test) pairs")
+            raise InvalidInputError("`rng` must be given where folds are to be cut: got None; pass "
+                                    "numpy.random.default_rng(seed), or a list of (train, test) pairs")
         return list(trajectories.folds(whole_number("folds", folds, lower=2), rng, by))
     parts = list(trajectories) if isinstance(trajectories, (list, tuple)) else [trajectories]
     for at, part in enumerate(parts):
@@ -200,7 +201,8 @@ def _process(learner, mdp, test, true_reward, reward_on):
     start = start / start.sum()
     policy, horizon = learner.policy(), getattr(learner, "horizon", None)
     visits = visitation_frequencies(mdp, policy, start, horizon).pair
-    seen = np.bincount(steps.pair, steps.weight[steps.trip] * mdp.discount**steps.time, minlength=mdp.n_pairs) / steps.weight.sum()
+    seen = (np.bincount(steps.pair, steps.weight[steps.trip] * mdp.discount**steps.time, minlength=mdp.n_pairs)
+            / steps.weight.sum())
     found = {"occupancy distance": 0.5 * float(np.abs(seen / seen.sum() - visits / visits.sum()).sum())}
     if mdp.features is not None:
         found["feature gap"] = float(np.linalg.norm(np.asarray(mdp.features.T @ (seen - visits))))
@@ -248,7 +250,8 @@ class CrossValidation:
 
 
 def cross_validate(make, strengths, model, trajectories, *, folds=5, rng=None, by="trip", warm_start=True):
-    r"""Choose the strength of a penalty by what is held out: :math:`\arg\max_\lambda \sum_k \log P(D_k \mid \hat\theta_\lambda(D \setminus D_k))`.
+    r"""Choose the strength of a penalty by what is held out:
+    :math:`\arg\max_\lambda \sum_k \log P(D_k \mid \hat\theta_\lambda(D \setminus D_k))`.
 
     Parameters
     ----------
@@ -279,8 +282,8 @@ def cross_validate(make, strengths, model, trajectories, *, folds=5, rng=None, b
     Hastie, Tibshirani, Friedman (2009), The elements of statistical learning, 7.10 (one-standard-error rule).
     """
     if not callable(make):
-        raise InvalidInputError(f"`make` must be a callable of a strength that returns a learner: got {type(make).__name__}; pass "
-                                "lambda l2: MaxEntIRL(LinearReward(l2=l2))")
+        raise InvalidInputError(f"`make` must be a callable of a strength that returns a learner: got {type(make).__name__}; "
+                                "pass lambda l2: MaxEntIRL(LinearReward(l2=l2))")
     strengths = np.sort(float_vector("strengths", strengths, nonnegative=True))[::-1]
     if not strengths.size or np.unique(strengths).size != strengths.size:
         raise InvalidInputError(f"`strengths` must be different numbers, at least one: got {strengths.tolist()}; pass such as "
@@ -301,7 +304,8 @@ def cross_validate(make, strengths, model, trajectories, *, folds=5, rng=None, b
         mean = scores.mean(axis=1)
         error = scores.std(axis=1, ddof=1) / np.sqrt(len(parts)) if len(parts) > 1 else np.full(len(mean), np.nan)
     if np.isnan(mean).all():
-        raise InvalidInputError(f"some strength must be fitted on all folds: none is ({notes[0]}); pass larger ones, or mend the model")
+        raise InvalidInputError(f"some strength must be fitted on all folds: none is ({notes[0]}); pass larger ones, or "
+                                "mend the model")
     best = int(np.nanargmax(mean))
     room = error[best] if np.isfinite(error[best]) else 0.0
     sparest = int(np.flatnonzero(mean >= mean[best] - room)[0])
@@ -311,9 +315,10 @@ def cross_validate(make, strengths, model, trajectories, *, folds=5, rng=None, b
     def cells(values):
         return [None if np.isnan(value) else float(value) for value in values]
 
-    table = Table({"strength": strengths, "held out": cells(mean), "s.e.": cells(error), "training": cells(train_scores.mean(axis=1))},
-                  title=f"log likelihood per trajectory, {len(parts)} folds", formats={"strength": ".4g", "held out": ".4f", "s.e.": ".4f",
-                                                                                    "training": ".4f"},
+    table = Table({"strength": strengths, "held out": cells(mean), "s.e.": cells(error),
+                   "training": cells(train_scores.mean(axis=1))},
+                  title=f"log likelihood per trajectory, {len(parts)} folds",
+                  formats={"strength": ".4g", "held out": ".4f", "s.e.": ".4f", "training": ".4f"},
                   notes=(f"best: {strengths[best]:g}; within one standard error: {strengths[sparest]:g}", *notes))
     return CrossValidation(table, strengths, scores, float(strengths[best]), float(strengths[sparest]), learner, tuple(notes))
 
@@ -321,8 +326,8 @@ def cross_validate(make, strengths, model, trajectories, *, folds=5, rng=None, b
 def _made(make, strength):
     learner = make(float(strength))
     if not (hasattr(learner, "fit") and hasattr(learner, "score")) or isinstance(learner, type):
-        raise InvalidInputError(f"`make` must return a learner: for {strength:g} it returned a {type(learner).__name__}; return an "
-                                "instance with fit and score")
+        raise InvalidInputError(f"`make` must return a learner: for {strength:g} it returned a {type(learner).__name__}; return "
+                                "an instance with fit and score")
     return learner
 
 

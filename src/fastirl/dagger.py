@@ -31,8 +31,8 @@ class DAgger(Learner):
     Parameters
     ----------
     expert : what is asked. A callable of a state's label that returns an action's label (a person at a prompt:
-        ``lambda state: int(input(f"{state}? "))``); a policy in any form that :meth:`MDP.policy_vector` takes, or (max_steps, n_pairs)
-        by time, from which answers are drawn; or anything with a `policy`: a planning result, a fitted learner
+        ``lambda state: int(input(f"{state}? "))``); a policy in any form that :meth:`MDP.policy_vector` takes, or (max_steps,
+        n_pairs) by time, from which answers are drawn; or anything with a `policy`: a planning result, a fitted learner
     learner : what is fitted to the answers, by default ``BehaviorCloning()``; it is copied
     schedule : β_i: "first" (1 in the first iteration, then 0: parameter-free), "exponential" (decay^(i − 1)), or a callable
         of i = 1, 2, … that returns a number in [0, 1]
@@ -44,7 +44,8 @@ class DAgger(Learner):
     ask_once : ask only once about each state and take the answer from then on: for experts whose time is dear, and who do
         not draw lots
     rng : numpy.random.Generator
-    initial_distribution : (n_states,) where rollouts start; None for the demonstrations' weighted starts, or the environment's own
+    initial_distribution : (n_states,) where rollouts start; None for the demonstrations' weighted starts, or the environment's
+        own
 
     Attributes
     ----------
@@ -255,8 +256,9 @@ class _Answers:
         """A trajectory of one choice for each answer: where the rollout went next is not where the expert's action leads."""
         model, pairs = self.model, np.concatenate(self.pairs)
         each = np.arange(pairs.size + 1)
-        return Trajectories.from_arrays(model.state_ids[model.pair_state[pairs]], each, model.action_ids[model.pair_action[pairs]],
-                                        each, weight=np.concatenate(self.weights), cluster=np.concatenate(self.of))
+        return Trajectories.from_arrays(model.state_ids[model.pair_state[pairs]], each,
+                                        model.action_ids[model.pair_action[pairs]], each,
+                                        weight=np.concatenate(self.weights), cluster=np.concatenate(self.of))
 
 
 class _Expert:
@@ -270,8 +272,8 @@ class _Expert:
             policy = getattr(expert, "policy", expert)
             policy = policy() if callable(policy) else policy
             if policy is None or isinstance(policy, str):
-                raise InvalidInputError(f"`expert` must be a callable of a state, a policy, or have one: got {shown(expert)}; pass "
-                                        "one of these")
+                raise InvalidInputError(f"`expert` must be a callable of a state, a policy, or have one: got {shown(expert)}; "
+                                        "pass one of these")
             many = np.ndim(policy) == 2 and np.shape(policy)[1] == model.n_pairs and np.shape(policy)[0] != model.n_states
             self._policies = [model.policy_vector(row) for row in policy] if many else [model.policy_vector(policy)]
         else:
@@ -291,8 +293,9 @@ class _Expert:
         model = self.model
         if self._policies is not None:
             pair = np.empty(state.size, np.int64)
-            _planning.sample_steps(model.pair_ptr, self._policies[min(time, len(self._policies) - 1)], model.indptr, model.indices,
-                                   model.probability, state, self._rng.random((2, state.size)), pair, np.empty_like(pair))
+            _planning.sample_steps(model.pair_ptr, self._policies[min(time, len(self._policies) - 1)], model.indptr,
+                                   model.indices, model.probability, state, self._rng.random((2, state.size)),
+                                   pair, np.empty_like(pair))
             return pair
         return np.array([self._one(s) for s in state.tolist()], dtype=np.int64)
 
@@ -309,6 +312,6 @@ class _Expert:
         if at < 0:
             found = "no action" if action is None else shown(action)
             offered = ", ".join(map(shown, names[:12])) + (", …" if len(names) > 12 else "")
-            raise ExpertError(f"the expert must name an action of the state it is asked about: in state {shown(label)} it returned "
-                              f"{found}; return one of {offered}", state=label, action=action)
+            raise ExpertError(f"the expert must name an action of the state it is asked about: in state {shown(label)} it "
+                              f"returned {found}; return one of {offered}", state=label, action=action)
         return own.start + at

@@ -148,7 +148,8 @@ def worst_case_chain(length=32):
     matrix = sparse.csr_array((np.ones(to.size), (np.arange(to.size), to)), shape=(to.size, n))
     straight = (action == 0).astype(float)
     labels = [("off" if o else "on", int(t)) for t, o in zip(at, off)] + [("end", length)]
-    mdp = MDP.from_pairs(matrix, state, action, 1.0, terminal=[n - 1], features=np.column_stack([straight, straight * off[state]]),
+    mdp = MDP.from_pairs(matrix, state, action, 1.0, terminal=[n - 1],
+                         features=np.column_stack([straight, straight * off[state]]),
                          feature_names=("straight", "straight, off"), state_ids=labels, action_ids=["straight", "back"])
     start = np.zeros(n)
     start[0] = 1.0
@@ -212,8 +213,8 @@ def racetrack(track=_TRACK, top_speed=4, slip=0.1, crash="start", discount=1.0):
     track = tuple(track)
     if not track or any(not isinstance(row, str) or len(row) != len(track[0]) or set(row) - set("#.SF") for row in track) or not (
             any("S" in row for row in track) and any("F" in row for row in track)):
-        raise InvalidInputError("`track` must be texts of one length of '#', '.', 'S' and 'F', with a start and a finish: it is not; "
-                                "see the default")
+        raise InvalidInputError("`track` must be texts of one length of '#', '.', 'S' and 'F', with a start and a finish: it is "
+                                "not; see the default")
     top_speed = whole_number("top_speed", top_speed, lower=1)
     slip, crash = 0.0 if slip == 0 else positive_number("slip", slip, upper=1.0), one_of("crash", crash, ("start", "stop"))
     starts = [(r, c, 0, 0) for r, row in enumerate(track) for c, cell in enumerate(row) if cell == "S"]

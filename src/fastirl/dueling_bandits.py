@@ -500,8 +500,8 @@ def simulate_duels(bandits, preference, horizon, runs=10, rng=None, n_points=200
             try:
                 bandit = factory(n, own)
             except TypeError as error:
-                raise InvalidInputError(f"each factory must take (n_items, rng): that of {name!r} failed ({error}); pass a class, or "
-                                        "functools.partial(BeatTheMean, horizon=…)") from error
+                raise InvalidInputError(f"each factory must take (n_items, rng): that of {name!r} failed ({error}); pass a "
+                                        "class, or functools.partial(BeatTheMean, horizon=…)") from error
             played = _play(bandit, probability, horizon, nature)
             if played.min() < 0 or played.max() >= n * n:
                 raise InvalidInputError(f"items are 0 … {n - 1}: {name!r} chose another one; correct its choose()")

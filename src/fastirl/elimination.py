@@ -348,7 +348,8 @@ class Elimination:
         """
         n = self.plan.n
         possible = utility > -np.inf
-        graph = sparse.csr_array((np.ones(int(possible.sum()), np.int8), (self.tail[possible], self.head[possible])), shape=(n, n))
+        graph = sparse.csr_array((np.ones(int(possible.sum()), np.int8), (self.tail[possible], self.head[possible])),
+                                 shape=(n, n))
         _, label = csgraph.connected_components(graph, directed=True, connection="strong")
         failed = self.order.order[factors.failed_ranks()]
         _, first = np.unique(label[failed], return_index=True)

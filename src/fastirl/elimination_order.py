@@ -12,7 +12,7 @@ The arrays, and what each is for (n states, s supernodes, m arcs, F = Σ |up(k)|
 | `order` | int32 n | the state of each rank, in a postorder of the tree: a subtree is a range of ranks |
 | `rank` | int32 n | its inverse |
 | `super_ptr` | int32 s+1 | ranks [super_ptr[t], super_ptr[t+1]) are supernode t |
-| `row_ptr`, `rows` | int64 s+1, int32 | ascending ranks of the rows of t: its own first, then the clique above it ("below rows") |
+| `row_ptr`, `rows` | int64 s+1, int32 | ascending ranks of the rows of t: its own, then the clique above it ("below rows") |
 | `super_of`, `super_parent` | int32 n, s | supernode of a rank; supernode of the first below row, −1 at roots |
 | `relative` | int32, as `rows` | place of a below row of t among the rows of super_parent[t]; −1 at own rows |
 | `front_ptr` | int64 s+1 | where the panels of t begin: its columns × its rows, filled up to a multiple of 8 |

@@ -52,8 +52,8 @@ def reward_ambiguity(model, reward=None):
 
     .. math:: r(s, a) + \gamma \, E[h(s') \mid s, a] - h(s),
 
-    for any potential h that is 0 where the process ends (Ng, Harada, Russell 1999); over an infinite horizon there are no others for
-    soft choices (Cao, Cohen, Szpruch 2021). A constant c is the potential c / (γ − 1). On a road network each trip's sum
+    for any potential h that is 0 where the process ends (Ng, Harada, Russell 1999); over an infinite horizon there are no others
+    for soft choices (Cao, Cohen, Szpruch 2021). A constant c is the potential c / (γ − 1). On a road network each trip's sum
     changes by h(destination) − h(origin), the same for all its paths. Of these changes those count that the reward's
     parameters can make: Xθ in the range of the shaping.
 
@@ -104,8 +104,8 @@ def reward_ambiguity(model, reward=None):
         features, names = model.features, list(model.feature_names)
         free, _ = reward.layout(names)
     if free.sum() > _MOST:
-        raise InvalidInputError(f"at most {_MOST} weights are looked at one by one: got {int(free.sum()):,}; hold some, or ask about a "
-                                "FreeReward, of which all potentials are directions")
+        raise InvalidInputError(f"at most {_MOST} weights are looked at one by one: got {int(free.sum()):,}; hold some, or ask "
+                                "about a FreeReward, of which all potentials are directions")
     columns = features[:, np.flatnonzero(free)]
     columns = columns.toarray() if sparse.issparse(columns) else np.asarray(columns, float)
     scale = np.sqrt((columns**2).mean(axis=0))

@@ -95,13 +95,14 @@ class MaxEntIRL:
     """
 
     def __init__(self, reward=None, stopping="first_arrival", discount=1.0, max_steps=None, *, objective="likelihood",
-                 horizon=None, optimizer="auto", start=None, max_iter=200, tol=1e-9, on_invalid="error", parallel="error", method="auto",
-                 value_tol=route_choice.DEFAULT_TOL, max_sweeps=20_000, n_threads=None, progress=None, checkpoint=None):
+                 horizon=None, optimizer="auto", start=None, max_iter=200, tol=1e-9, on_invalid="error", parallel="error",
+                 method="auto", value_tol=route_choice.DEFAULT_TOL, max_sweeps=20_000, n_threads=None, progress=None,
+                 checkpoint=None):
         self.reward = LinearReward() if reward is None else reward
         if not hasattr(self.reward, "bind") or isinstance(self.reward, type):
             raise InvalidInputError(
-                f"`reward` must be a reward such as LinearReward(): got {shown(reward)}; pass LinearReward(fixed={{name: value}}), "
-                "and other settings by keyword"
+                f"`reward` must be a reward such as LinearReward(): got {shown(reward)}; pass "
+                "LinearReward(fixed={name: value}), and other settings by keyword"
             )
         self.checkpoint = None if checkpoint is None else checked_path(checkpoint)
         self.stopping = stopping
@@ -313,7 +314,8 @@ class MaxEntIRL:
         free = bound.free
         edge = bound.l1.any() or ((theta <= bound.lower[free]) | (theta >= bound.upper[free])).any()
         if not bound.linear or edge or theta.size > _MANY:
-            self._no_errors = ("the reward is not linear" if not bound.linear else "under l1 or at a bound they do not exist" if edge
+            self._no_errors = ("the reward is not linear" if not bound.linear
+                               else "under l1 or at a bound they do not exist" if edge
                                else f"more than {_MANY:,} free weights")
             return objective.at(theta, 1), None
         point = objective.at(theta, 2)
@@ -579,7 +581,8 @@ class MaxEntIRL:
         """
         self._require_fit()
         if not isinstance(general, MaxEntIRL):
-            raise InvalidInputError(f"`general` must be a MaxEntIRL: got {type(general).__name__}; fit the general model to the same trips")
+            raise InvalidInputError(f"`general` must be a MaxEntIRL: got {type(general).__name__}; fit the general "
+                                    "model to the same trips")
         general._require_fit()
         degrees = int(general.free_.sum() - self.free_.sum())
         if degrees < 1:
@@ -784,13 +787,14 @@ class MaxEntIRL:
 
         Raises
         ------
-        InvalidInputError : on a road network (see :meth:`expected_flows`); a loaded fit, which keeps no starts, without a distribution
+        InvalidInputError : on a road network (see :meth:`expected_flows`); a loaded fit, which keeps no starts, without a
+            distribution
         NotFittedError
         """
         self._require_fit()
         if not self._of_process:
-            raise InvalidInputError("visits of one policy need an MDP: this model was fitted to a road network, where they depend "
-                                    "on the pair; use expected_flows")
+            raise InvalidInputError("visits of one policy need an MDP: this model was fitted to a road network, where they "
+                                    "depend on the pair; use expected_flows")
         if initial_distribution is None:
             starts = getattr(self, "_starts", None)
             if starts is None:
@@ -1159,7 +1163,8 @@ class MaxEntIRL:
         Parameters
         ----------
         path : str or path of the file
-        net : RoadNetwork (or MDP) with the fit's features, optional; without it each call that needs one takes it as net= or model=
+        net : RoadNetwork (or MDP) with the fit's features, optional; without it each call that needs one takes it as net= or
+            model=
         reward : needed where the fit's was a TorchReward, whose module is not in the file
 
         Returns
@@ -1197,8 +1202,8 @@ class MaxEntIRL:
 
     @classmethod
     def _from_saved(cls, data, reward):
-        model = cls(from_saved(data["reward"]) if reward is None else reward, data["stopping"], data["discount"], data["max_steps"],
-                    optimizer=data["optimizer"], tol=data["tol"], value_tol=data["value_tol"],
+        model = cls(from_saved(data["reward"]) if reward is None else reward, data["stopping"], data["discount"],
+                    data["max_steps"], optimizer=data["optimizer"], tol=data["tol"], value_tol=data["value_tol"],
                     max_sweeps=data["max_sweeps"], max_iter=data["max_iter"], on_invalid=data["on_invalid"],
                     parallel=data["parallel"], objective=data.get("objective", "likelihood"),
                     horizon=data.get("horizon"))

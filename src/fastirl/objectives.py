@@ -109,8 +109,8 @@ class _Objective:
             far = np.abs(here.gradient - found.gradient).max(initial=0.0) / max(np.abs(found.gradient).max(initial=0.0), 1.0)
             same = abs(here.value - found.value) <= 1e-6 * max(abs(found.value), 1.0) and far <= 1e-6
         if not same:
-            raise InvalidInputError(f"a checkpoint must belong to the same fit: what {self.log.path!r} says of its first point is not "
-                                    "what this reward and these features give there; delete it, or name another file")
+            raise InvalidInputError(f"a checkpoint must belong to the same fit: what {self.log.path!r} says of its first point "
+                                    "is not what this reward and these features give there; delete it, or name another file")
 
     def evaluate(self, theta):
         """(L, ∇L) in the free weights, for a climb."""
@@ -267,8 +267,8 @@ class ProcessObjective(_Objective):
         mdp, steps, process = self.mdp, self.matched, self.process
         features = self.features
         parts = (features.data, features.indices, features.indptr) if sparse.issparse(features) else (features,)
-        return fingerprint(mdp.pair_state, mdp.indptr, mdp.indices, mdp.probability, mdp.terminal, mdp.discount, *parts, steps.pair,
-                           steps.time, steps.trip, steps.start, steps.weight, self.free, self.held, process.objective,
+        return fingerprint(mdp.pair_state, mdp.indptr, mdp.indices, mdp.probability, mdp.terminal, mdp.discount, *parts,
+                           steps.pair, steps.time, steps.trip, steps.start, steps.weight, self.free, self.held, process.objective,
                            process.horizon, process.tol)
 
     @property

@@ -178,7 +178,8 @@ class PlackettLuceResult:
                 for name, label in (("first", first), ("second", second)))
         if self.component[i] != self.component[j] and self.prior_std is None:
             raise InvalidInputError(f"only connected items can be compared: {_v.shown(self.labels[i])} and "
-                                    f"{_v.shown(self.labels[j])} are in different components; pass prior_std=, or compare within one")
+                                    f"{_v.shown(self.labels[j])} are in different components; pass prior_std=, or "
+                                    "compare within one")
         direction = np.zeros(len(self.labels) + len(self.ties))
         direction[i] += 1.0
         direction[j] -= 1.0
@@ -311,8 +312,8 @@ def plackett_luce(rankings, ties="davidson", *, prior_std=None, components="erro
     """
     if not isinstance(rankings, Rankings):
         if hasattr(rankings, "pairs") and hasattr(rankings, "outcome"):
-            raise InvalidInputError("`rankings` must be Rankings or lists of labels: got Comparisons; pass them to bradley_terry, "
-                                    "which is the same model for pairs")
+            raise InvalidInputError("`rankings` must be Rankings or lists of labels: got Comparisons; pass them to "
+                                    "bradley_terry, which is the same model for pairs")
         rankings = Rankings.from_lists(rankings)
     _v.one_of("ties", ties, ("davidson", "error"))
     _v.one_of("components", components, ("error", "each"))
@@ -367,8 +368,8 @@ def _groups(data, components):
         members = np.flatnonzero(weak == np.argmin(np.bincount(weak)))
         met = "is in no choice" if len(members) == 1 and not (data.item == members[0]).any() else "never meets the others"
         raise NoFiniteOptimumError(
-            f"every two items must be connected by choices: the group {_some(data, members)} {met} ({n_weak} groups in all); pass "
-            "components='each' to fit each group by itself, or prior_std=", items=data.labels[members].tolist())
+            f"every two items must be connected by choices: the group {_some(data, members)} {met} ({n_weak} groups in all); "
+            "pass components='each' to fit each group by itself, or prior_std=", items=data.labels[members].tolist())
     tail, head = graph.nonzero()
     across = group[tail] != group[head]
     beats, loses = np.zeros(n_groups, bool), np.zeros(n_groups, bool)
@@ -405,8 +406,8 @@ def _within(data, component):
                        cluster=None if data.cluster is None else data.cluster[row[begin]])
     useful = np.diff(split.offsets) > 1
     if not useful.any():
-        raise NoFiniteOptimumError("a finite maximum needs at least two items that win against each other, directly or through others: "
-                                   "here wins only lead down; pass prior_std=", items=data.labels.tolist())
+        raise NoFiniteOptimumError("a finite maximum needs at least two items that win against each other, directly or through "
+                                   "others: here wins only lead down; pass prior_std=", items=data.labels.tolist())
     return split.subset(useful)
 
 
@@ -602,8 +603,8 @@ class _Strict:
 
     def inverse(self, at):
         if self.n_params > _INVERSE:
-            raise InvalidInputError(f"a covariance matrix is made of at most {_INVERSE:,} parameters: there are {self.n_params:,}; ask "
-                                    "contrast(first, second) for the pairs that matter")
+            raise InvalidInputError(f"a covariance matrix is made of at most {_INVERSE:,} parameters: there are "
+                                    f"{self.n_params:,}; ask contrast(first, second) for the pairs that matter")
         matrix = self._regular(self.dense(at))
         found = linalg.inv(matrix, check_finite=False)
         if self.prior is None:
@@ -710,8 +711,8 @@ class _Tied(_Strict):
             high, low = (int(np.argmax(sign * direction[: self.n_items])) for sign in (1, -1))
             raise NoFiniteOptimumError(
                 "wins and ties together must have a finite maximum: here ties are explained the better the larger δ and the "
-                f"further {_v.shown(data.labels[high])} is above {_v.shown(data.labels[low])}, without end; pass prior_std=, or more "
-                "rankings", items=[data.labels[high], data.labels[low]])
+                f"further {_v.shown(data.labels[high])} is above {_v.shown(data.labels[low])}, without end; pass prior_std=, or "
+                "more rankings", items=[data.labels[high], data.labels[low]])
 
     def _recession(self):
         """A direction along which the log likelihood rises without end, or None: a linear program with cuts.
@@ -816,9 +817,10 @@ class _Tied(_Strict):
     def score_rows(self, at):
         root, delta, _, _ = at
         by_entry, by_ranking = np.empty(len(self.data.item)), np.zeros((len(self.data), len(self.order)))
-        _rankings.tied_likelihood(*self._args, root, self.order, delta, np.zeros(self.n_items), np.zeros(len(self.order)), by_entry,
-                                  by_ranking, self.longest)
-        items = sparse.csr_array((self._share - by_entry, self.data.item, self.data.offsets), shape=(len(self.data), self.n_items))
+        _rankings.tied_likelihood(*self._args, root, self.order, delta, np.zeros(self.n_items), np.zeros(len(self.order)),
+                                  by_entry, by_ranking, self.longest)
+        items = sparse.csr_array((self._share - by_entry, self.data.item, self.data.offsets),
+                                 shape=(len(self.data), self.n_items))
         first, size, _ = self._stage
         ranking = np.repeat(np.arange(len(self.data)), np.diff(self.data.offsets))[first]
         seen = np.zeros_like(by_ranking)
@@ -872,17 +874,17 @@ def _fit(model, rankings, method, tol, max_iter):
     theta = model.centred(theta)
     converged = residual <= tol and decrement <= _DECREMENT
     if not converged:
-        warnings.warn(f"plackett_luce stopped after {n_iter} steps before its tolerance: largest score per appearance {residual:.1e} "
-                      f"for tol={tol:g}, Newton decrement {decrement:.1e} for {_DECREMENT:g}; raise max_iter, or pass prior_std=",
-                      ConvergenceWarning, stacklevel=3)
+        warnings.warn(f"plackett_luce stopped after {n_iter} steps before its tolerance: largest score per appearance "
+                      f"{residual:.1e} for tol={tol:g}, Newton decrement {decrement:.1e} for {_DECREMENT:g}; raise "
+                      "max_iter, or pass prior_std=", ConvergenceWarning, stacklevel=3)
     n = model.n_items
     return PlackettLuceResult(
         labels=rankings.labels, strength=_v.freeze(theta[:n].copy()),
         ties={order: float(np.exp(value)) for order, value in zip(model.orders, theta[n:])},
         log_likelihood=model.log_likelihood(at), n_rankings=rankings.n_votes, n_choices=model.n_choices,
         appearances=_v.freeze(model.appearances), score_residual=residual, decrement=decrement, converged=converged,
-        n_iter=n_iter, n_passes=model.n_passes, method=method, component=_v.freeze(model.component), prior_std=model.prior, tol=tol,
-        source=model)
+        n_iter=n_iter, n_passes=model.n_passes, method=method, component=_v.freeze(model.component), prior_std=model.prior,
+        tol=tol, source=model)
 
 
 def _line_search(model, theta, value, gradient, step, diagonal):

@@ -464,7 +464,8 @@ def _visits(problem, start, tol):
 
 
 def sample_trajectories(mdp, policy, n, rng, *, horizon=None, initial_distribution=None, max_length=100_000):
-    r"""Draw trajectories: :math:`s_0 \sim d_0`, :math:`a_t \sim \pi(\cdot \mid s_t)`, :math:`s_{t+1} \sim p(\cdot \mid s_t, a_t)`.
+    r"""Draw trajectories: :math:`s_0 \sim d_0`, :math:`a_t \sim \pi(\cdot \mid s_t)`,
+    :math:`s_{t+1} \sim p(\cdot \mid s_t, a_t)`.
 
     Parameters
     ----------

@@ -298,7 +298,8 @@ def plot_comparison(comparison, measures=None, axes=None):
     if axes is None:
         columns = min(len(measures), 3)
         rows = -(-len(measures) // columns)
-        _, grid = require("matplotlib.pyplot").subplots(rows, columns, figsize=(3.6 * columns + 1.6, (0.3 * len(names) + 1.1) * rows),
+        _, grid = require("matplotlib.pyplot").subplots(rows, columns,
+                                                        figsize=(3.6 * columns + 1.6, (0.3 * len(names) + 1.1) * rows),
                                                         layout="constrained", sharey=True, squeeze=False)
         axes = list(grid.ravel()[:len(measures)])
         for spare in grid.ravel()[len(measures):]:
@@ -314,7 +315,8 @@ def plot_comparison(comparison, measures=None, axes=None):
             if finite and len(finite) == len(values):
                 ax.plot([np.mean(finite)], [at], "|", color=color, markersize=15, markeredgewidth=2.4, zorder=4)
             elif len(finite) < len(values):
-                ax.text(0.01, at, f"−∞ in {len(values) - len(finite)} of {len(values)}", transform=edge, va="center", fontsize=8, color=color)
+                ax.text(0.01, at, f"−∞ in {len(values) - len(finite)} of {len(values)}", transform=edge, va="center", fontsize=8,
+                        color=color)
             else:
                 ax.text(0.01, at, "–", transform=edge, va="center", fontsize=9, color=color)
         better = "less is better" if measure in _LESS else "more is better"

@@ -283,7 +283,8 @@ def _order_of(pairs, order, unobserved):
     place = {label: at for at, label in enumerate(pairs.labels.tolist())}
     labels = list(order)
     if sorted(map(str, labels)) != sorted(map(str, place)):
-        raise InvalidInputError(f"`order` must hold every label once: got {len(labels)} labels for {pairs.n_items} items; pass all")
+        raise InvalidInputError(f"`order` must hold every label once: got {len(labels)} labels for "
+                                f"{pairs.n_items} items; pass all")
     return np.array([place[label] for label in labels])
 
 

@@ -136,8 +136,8 @@ class Rankings:
         if offsets is None:
             table = np.asarray(items)
             if table.ndim != 2:
-                raise InvalidInputError(f"`items` must have two dimensions where no `offsets` are given: got shape {table.shape}; "
-                                        "pass (n_rankings, length), or flat labels with offsets")
+                raise InvalidInputError("`items` must have two dimensions where no `offsets` are given: got shape "
+                                        f"{table.shape}; pass (n_rankings, length), or flat labels with offsets")
             offsets = np.arange(table.shape[0] + 1, dtype=np.int64) * table.shape[1]
             items = table.reshape(-1)
             if level is not None:
@@ -188,8 +188,8 @@ class Rankings:
         """
         chosen, offered = _outer("chosen", chosen, flat=True), _outer("offered", offered)
         if len(chosen) != len(offered):
-            raise InvalidInputError(f"`offered` must have one sequence for each choice: got {len(offered)} for {len(chosen)}; pass "
-                                    "what each choice was made among")
+            raise InvalidInputError(f"`offered` must have one sequence for each choice: got {len(offered)} for {len(chosen)}; "
+                                    "pass what each choice was made among")
         others = [[item for item in _flat_labels(r, group) if item != best]
                   for r, (best, group) in enumerate(zip(chosen, offered))]
         return cls.from_lists([[best] for best in chosen], others, weight, labels, cluster)
@@ -225,8 +225,8 @@ class Rankings:
         for role, name in {"ranking": ranking, "item": item, "rank": rank}.items():
             array, missing = table_column(df, role, name)
             if missing is not None and role != "rank":
-                raise InvalidInputError(f"column {name!r} must not have missing entries: row {int(np.argmax(missing))} is missing; "
-                                        "fill or drop these rows")
+                raise InvalidInputError(f"column {name!r} must not have missing entries: row {int(np.argmax(missing))} is "
+                                        "missing; fill or drop these rows")
             found[role] = array, missing
         key = _v.label_vector("ranking", found["ranking"][0])
         codes, firsts = _v.factorize(key) if len(key) else (np.empty(0, np.int64), np.empty(0, np.int64))
@@ -351,8 +351,8 @@ class Rankings:
         """The same rankings with all other items below."""
         n, sizes = self.n_items, np.diff(self._offsets)
         if len(self) * n > 2**28:
-            raise InvalidInputError(f"`below='all'` writes {len(self):,} × {n:,} entries, too many: pass what was on offer for each "
-                                    "ranking")
+            raise InvalidInputError(f"`below='all'` writes {len(self):,} × {n:,} entries, too many: pass what was on offer for "
+                                    "each ranking")
         there = np.zeros((len(self), n), bool)
         row = np.repeat(np.arange(len(self)), sizes)
         there[row, self._item] = True
@@ -464,8 +464,8 @@ class Rankings:
         """All rankings from the worst to the best; where items are below, their order is not known: an error."""
         if (self._n_ranked < np.diff(self._offsets)).any():
             r = int(np.argmax(self._n_ranked < np.diff(self._offsets)))
-            raise InvalidInputError(f"only rankings whose whole order is known can be reversed: ranking {r} has items below; drop "
-                                    "them first")
+            raise InvalidInputError(f"only rankings whose whole order is known can be reversed: ranking {r} has items below; "
+                                    "drop them first")
         sizes = np.diff(self._offsets)
         flipped = np.repeat(self._offsets[:-1] + self._offsets[1:] - 1, sizes) - np.arange(len(self._item))
         level = None if self._level is None else (
@@ -487,7 +487,8 @@ class Rankings:
         rows = np.asarray(rows)
         if rows.dtype == bool:
             if rows.shape != (len(self),):
-                raise InvalidInputError(f"`rows` must have {len(self)} entries as a mask: got shape {rows.shape}; pass one for each")
+                raise InvalidInputError(f"`rows` must have {len(self)} entries as a mask: got shape "
+                                        f"{rows.shape}; pass one for each")
             rows = np.flatnonzero(rows)
         rows = _v.index_vector("rows", rows, len(self)).astype(np.int64)
         sizes = np.diff(self._offsets)[rows]
@@ -550,7 +551,8 @@ def _codes(values, labels, offsets):
     if labels is not None:
         labels = _v.own_copy(_v.label_vector("labels", labels), labels)
         _v.refuse_repeats("labels", labels)
-        return _v.LabelIndex(labels, "list of labels").locate("items", given, "one of `labels`", "`labels`").astype(np.int32), labels
+        return (_v.LabelIndex(labels, "list of labels").locate("items", given, "one of `labels`", "`labels`").astype(np.int32),
+                labels)
     if given.dtype.kind in "iu" and given.size:
         low, high = int(given.min()), int(given.max())
         if high - low < 4 * given.size + 1000:  # a table is cheaper than a sort
@@ -593,8 +595,8 @@ def _settled_level(level, offsets, n_ranked):
     if falls.any():
         at = int(np.argmax(falls))
         r = int(np.searchsorted(offsets, at, side="right")) - 1
-        raise InvalidInputError(f"`level` must not fall within a ranking: it does in ranking {r}, entry {at - int(offsets[r])}; sort "
-                                "the entries from the best to the worst")
+        raise InvalidInputError(f"`level` must not fall within a ranking: it does in ranking {r}, entry {at - int(offsets[r])}; "
+                                "sort the entries from the best to the worst")
     first_below = np.zeros(n, bool)
     first_below[1:] = below[1:] & ~below[:-1]
     start = (inside & (step > 0) & ~below) | (first_below & inside)
@@ -626,21 +628,23 @@ def _rank_numbers(name, values, missing):
         raise InvalidInputError(f"column {name!r} must hold numbers: it holds {_v.shown(values[0])}; convert it first") from None
     bad = ~np.isfinite(numbers)
     if bad.any():
-        raise InvalidInputError(f"column {name!r} must be finite: row {int(np.argmax(bad))} is {numbers[np.argmax(bad)]}; leave it "
-                                "missing where the item is not ranked")
+        raise InvalidInputError(f"column {name!r} must be finite: row {int(np.argmax(bad))} is {numbers[np.argmax(bad)]}; leave "
+                                "it missing where the item is not ranked")
     return numbers
 
 
 def _same_in_rankings(df, role, name, order, offsets):
     array, missing = table_column(df, role, name)
     if missing is not None:
-        raise InvalidInputError(f"column {name!r} must not have missing entries: row {int(np.argmax(missing))} is missing; fill them")
+        raise InvalidInputError(f"column {name!r} must not have missing entries: row "
+                                f"{int(np.argmax(missing))} is missing; fill them")
     values = array[order]
     first = values[offsets[:-1]]
     differs = values != np.repeat(first, np.diff(offsets))
     if differs.any():
         r = int(np.searchsorted(offsets, int(np.argmax(differs)), side="right")) - 1
-        raise InvalidInputError(f"column {name!r} must be the same on all rows of a ranking: it is not in ranking {r}; correct it")
+        raise InvalidInputError(f"column {name!r} must be the same on all rows of a ranking: it is not in ranking "
+                                f"{r}; correct it")
     return first
 
 

@@ -36,8 +36,8 @@ class RecedingHorizonIRL(Learner):
     .. math:: V_h(s) = \log \sum_a \exp(r(s, a) + \gamma E V_{h-1}(s')), \qquad
               \pi_H(a \mid s) = \exp(r(s, a) + \gamma E V_{H-1}(s') - V_H(s))
 
-    the reward maximises :math:`\sum_t \log \pi_H(a_t \mid s_t)`, every step planned anew. The gradient is exact: what was chosen, less
-    what is expected in H drawn steps and on the best way after them.
+    the reward maximises :math:`\sum_t \log \pi_H(a_t \mid s_t)`, every step planned anew. The gradient is exact: what was chosen,
+    less what is expected in H drawn steps and on the best way after them.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ class RecedingHorizonIRL(Learner):
         self.feature_names_, self._margins = tuple(getattr(model, "feature_names", ()) or ()), None
         bound = self.reward.bind(model)
         if self.backups == 0 and not bound.held[~bound.free].any():
-            raise InvalidInputError("with backups=0 some weight must be held, at another value than 0: nothing else sets the scale of "
-                                    "the reward, and 0 fits best; pass reward=LinearReward(fixed={name: value})")
+            raise InvalidInputError("with backups=0 some weight must be held, at another value than 0: nothing else sets the "
+                                    "scale of the reward, and 0 fits best; pass reward=LinearReward(fixed={name: value})")
         if callable(model.features):
             raise InvalidInputError("features must be an array here: they are a callable of a group; use MaxEntIRL")
         if self.backups == math.inf:
@@ -123,8 +123,8 @@ class RecedingHorizonIRL(Learner):
         if self.backups == 0 and isinstance(self.reward, LinearReward) and not (
                 bound.l1.any() or np.isfinite(bound.lower).any() or np.isfinite(bound.upper).any()):
             if self.start is not None:
-                raise InvalidInputError("`start` goes with searches: with backups=0 a linear reward is solved by cutting planes, which "
-                                        "start nowhere; leave it out")
+                raise InvalidInputError("`start` goes with searches: with backups=0 a linear reward is solved by cutting planes, "
+                                        "which start nowhere; leave it out")
             return self._fit_margins(model, trajectories)
         problem = _OnProcess(model, seen, self.backups, self.n_threads) if isinstance(model, MDP) else _OnRoads(
             model, seen, self.backups, thread_count(self.n_threads))
@@ -149,7 +149,8 @@ class RecedingHorizonIRL(Learner):
         if not isinstance(model, MDP) and bound.linear and not bound.l1.any() and theta.size <= _FEW:
             # no arc may gain: a condition each on the weights
             rows = model.features.toarray() if sparse.issparse(model.features) else model.features
-            found = climb_within(lambda theta: evaluate(theta, within=False), theta, rows[:, free], -(rows @ bound.held), **limits)
+            found = climb_within(lambda theta: evaluate(theta, within=False), theta, rows[:, free], -(rows @ bound.held),
+                                 **limits)
         else:
             found = climb(evaluate, theta, l1=bound.l1[free], **limits)
         self.coef_ = bound.held.copy()
@@ -250,8 +251,8 @@ class _OnRoads:
     def at(self, utility):
         if (utility > 0).any():
             bad = int(np.argmax(utility > 0))
-            raise DivergenceError(f"rewards of arcs must not be positive, or best ways have no end: arc {bad} has {utility[bad]:g}; "
-                                  "start at costs, bound weights, or hold one")
+            raise DivergenceError(f"rewards of arcs must not be positive, or best ways have no end: arc {bad} has "
+                                  f"{utility[bad]:g}; start at costs, bound weights, or hold one")
         graph, ends = self.net._topology.arrays, (self.net.tail, self.net.head)
         utility = utility - _LEAST
 

@@ -112,8 +112,8 @@ class LinearReward(_Reward):
         object.__setattr__(self, "bounds", {name: _interval(name, pair) for name, pair in bounds.items()})
         for name in self.bounds:
             if name in fixed:
-                raise InvalidInputError(f"a weight must be held or bounded, not both: {name!r} is in `fixed` and in `bounds`; leave "
-                                        "it out of one")
+                raise InvalidInputError(f"a weight must be held or bounded, not both: {name!r} is in `fixed` and in `bounds`; "
+                                        "leave it out of one")
 
     def __repr__(self):
         parts = [f"{name}={getattr(self, name)!r}" for name in ("fixed", "l1", "l2", "bounds") if getattr(self, name)]
@@ -345,8 +345,8 @@ class SumReward(_Reward):
         parts = tuple(self.parts) if isinstance(self.parts, (tuple, list)) else (self.parts,)
         bad = [part for part in parts if not isinstance(part, _Reward)]
         if bad or not parts:
-            raise InvalidInputError(f"`parts` must be rewards, at least one: {shown(bad[0]) if bad else 'there'} is none; write a sum "
-                                    "with +, LinearReward() + FreeReward(l1=1.0)")
+            raise InvalidInputError(f"`parts` must be rewards, at least one: {shown(bad[0]) if bad else 'there'} is none; write "
+                                    "a sum with +, LinearReward() + FreeReward(l1=1.0)")
         object.__setattr__(self, "parts", sum(map(_parts, parts), ()))
 
     def __repr__(self):
@@ -428,6 +428,6 @@ def from_saved(data):
     if kind == "sum":
         return SumReward(tuple(from_saved(part) for part in data["parts"]))
     if kind not in _SAVED:
-        raise InvalidInputError(f"the reward of a saved fit must be given where the file cannot hold it: it was {data.get('module')}; "
-                                "pass reward= with a module of the same shape")
+        raise InvalidInputError("the reward of a saved fit must be given where the file cannot hold it: it was "
+                                f"{data.get('module')}; pass reward= with a module of the same shape")
     return _SAVED[kind](**{name: value for name, value in data.items() if name != "kind"})

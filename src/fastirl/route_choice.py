@@ -271,7 +271,8 @@ def _solve_by_elimination(net, queries, model, utility_of, weight, features_of, 
 
 
 def _without_returns(net, queries, model, utility, weight, directions, left, value, flow, slope, bound):
-    """First arrivals behind a loop that diverges, or nearly so, a destination at a time: without what leaves it no loop passes it.
+    """First arrivals behind a loop that diverges, or nearly so, a destination at a time: without what leaves it no loop
+    passes it.
 
     Returns the queries that are left, and the largest bound. The first destination that stays spoiled is the last tried:
     the sweeps will raise there.

@@ -106,8 +106,8 @@ def _read_trips(path, n_zones):
     metadata, lines = _read(path, ("NUMBER OF ZONES",))
     if _whole(path, metadata, "NUMBER OF ZONES") != n_zones:
         raise InvalidInputError(
-            f"a matrix must have the zones of its network: {path!s} declares {metadata['NUMBER OF ZONES']}, the network {n_zones}; "
-            "pass the two files of one problem")
+            f"a matrix must have the zones of its network: {path!s} declares {metadata['NUMBER OF ZONES']}, the network "
+            f"{n_zones}; pass the two files of one problem")
     origins, destinations, demand, seen = [], [], [], {}
     origin, total, inside = None, 0.0, 0.0
     for number, text in lines:

@@ -374,8 +374,8 @@ class PreferenceIRL(Learner):
                                         (comparisons.outcome, comparisons.weight, comparisons.cluster))
         if isinstance(rankings, Rankings):
             if ranking_weight is not None or ranking_cluster is not None:
-                raise InvalidInputError("Rankings bring their own weights and clusters: `ranking_weight` or `ranking_cluster` was "
-                                        "given too; pass them to Rankings.from_lists")
+                raise InvalidInputError("Rankings bring their own weights and clusters: `ranking_weight` or `ranking_cluster` "
+                                        "was given too; pass them to Rankings.from_lists")
             orders, order_weight, order_cluster = _ranked(ids, rankings), np.array(rankings.weight), rankings.cluster
         else:
             orders = [] if rankings is None else [_order(ids, n, row) for n, row in enumerate(rankings)]
@@ -1054,8 +1054,8 @@ def discounted_visits(model, trajectories, discount=None):
 
 def _order(ids, n, row):
     if isinstance(row, (str, bytes)) or not np.iterable(row):
-        raise InvalidInputError(f"each ranking must be a sequence of ids, the best first: ranking {n} is {shown(row)}; pass a list "
-                                "of lists")
+        raise InvalidInputError(f"each ranking must be a sequence of ids, the best first: ranking {n} is {shown(row)}; pass a "
+                                "list of lists")
     labels = label_vector(f"rankings[{n}]", row, mixed=True)
     found = ids.find(labels)
     _refuse_unknown(ids, found, labels, n)

@@ -111,8 +111,8 @@ class PairwiseMatrix:
         if labels is None and hasattr(probability, "columns") and hasattr(probability, "index"):
             labels = list(probability.index)
             if list(probability.columns) != labels:
-                raise InvalidInputError("rows and columns of `probability` must have the same labels in the same order: they differ; "
-                                        "reindex it")
+                raise InvalidInputError("rows and columns of `probability` must have the same labels in the same order: they "
+                                        "differ; reindex it")
         if sparse.issparse(probability):
             matrix = sparse.coo_array(probability)
             row, column, value, shape = matrix.row, matrix.col, _v.float_vector("probability", matrix.data), matrix.shape
@@ -162,7 +162,8 @@ class PairwiseMatrix:
         array([1.5])
         """
         if not isinstance(rankings, Rankings):
-            raise InvalidInputError(f"`rankings` must be Rankings: got {type(rankings).__name__}; make them by Rankings.from_lists")
+            raise InvalidInputError(f"`rankings` must be Rankings: got {type(rankings).__name__}; make them by "
+                                    "Rankings.from_lists")
         n, sizes, ranked = rankings.n_items, np.diff(rankings.offsets), rankings.n_ranked
         n_pairs = ranked * (sizes - 1) - ranked * (ranked - 1) // 2
         args = (rankings.item, rankings.offsets, rankings.level if rankings.has_ties else np.empty(0, np.int32), ranked,
@@ -188,7 +189,8 @@ class PairwiseMatrix:
         return cls._make(first, second, mine[kept], other[kept], rankings.labels, False)
 
     def __repr__(self):
-        return f"PairwiseMatrix({self.n_items:,} items, {self.n_pairs:,} of {self.n_items * (self.n_items - 1) // 2:,} pairs observed)"
+        return (f"PairwiseMatrix({self.n_items:,} items, {self.n_pairs:,} of "
+                f"{self.n_items * (self.n_items - 1) // 2:,} pairs observed)")
 
     def dense(self, kind="probability", unobserved="error"):
         """(n_items, n_items) array: what the item of the row is to the item of the column.
@@ -346,7 +348,8 @@ def copeland(c, score="half", unobserved="error"):
     pairs = _pairwise(c, unobserved)
     wins, ties, losses, missing = _records(pairs)
     tied = ties + (missing if unobserved == "tie" else 0)
-    found = {"half": wins + 0.5 * tied, "wins": wins.astype(np.float64), "wins_minus_losses": (wins - losses).astype(np.float64)}[score]
+    found = {"half": wins + 0.5 * tied, "wins": wins.astype(np.float64),
+             "wins_minus_losses": (wins - losses).astype(np.float64)}[score]
     rule = {"half": "wins + ½ ties", "wins": "wins", "wins_minus_losses": "wins − losses"}[score]
     return _result(f"Copeland score ({rule})", pairs, found, found == found.max())
 
@@ -408,8 +411,9 @@ def borda(c, scoring="auto", unobserved="error"):
         missing = _records(pairs)[3]
         met = n - 1 - missing
         if unobserved == "ignore" and n > 1 and (met == 0).any():
-            raise InvalidInputError(f"an item must have met another one to have a score: {_v.shown(pairs.labels[np.argmax(met == 0)])} "
-                                    "met nobody; drop it, or pass unobserved='tie'")
+            raise InvalidInputError("an item must have met another one to have a score: "
+                                    f"{_v.shown(pairs.labels[np.argmax(met == 0)])} met nobody; drop it, or pass "
+                                    "unobserved='tie'")
         if unobserved == "tie":
             total, met = total + 0.5 * missing, np.full(n, n - 1)
         score, method = total / np.maximum(met, 1), "Borda score (expected)"
@@ -517,8 +521,9 @@ def _pairwise(c, unobserved):
     elif isinstance(c, Rankings):
         c = PairwiseMatrix.from_rankings(c)
     elif not isinstance(c, PairwiseMatrix):
-        raise InvalidInputError(f"winners are found among Comparisons, Rankings or a PairwiseMatrix: got {type(c).__name__}; pass "
-                                "Rankings.from_lists(ballots), PairwiseMatrix.from_counts(matrix) or .from_probabilities(matrix)")
+        raise InvalidInputError(f"winners are found among Comparisons, Rankings or a PairwiseMatrix: got {type(c).__name__}; "
+                                "pass Rankings.from_lists(ballots), PairwiseMatrix.from_counts(matrix) "
+                                "or .from_probabilities(matrix)")
     if not c.n_items:
         raise InvalidInputError("at least one item is needed: there is none; pass some comparisons")
     if unobserved == "error":
@@ -581,5 +586,5 @@ def _added(key, mine, other):
 def _refuse_pair(bad, rule, row, column, value, labels):
     if bad.any():
         at = int(np.argmax(bad))
-        raise InvalidInputError(f"{rule}: for {_v.shown(labels[row[at]])} and {_v.shown(labels[column[at]])} it is {value[at]:g}; "
-                                "correct the matrix")
+        raise InvalidInputError(f"{rule}: for {_v.shown(labels[row[at]])} and {_v.shown(labels[column[at]])} it is "
+                                f"{value[at]:g}; correct the matrix")
