@@ -3,7 +3,8 @@
     python bench/preferences.py                  all problems, then the table of docs/preferences.md
     python bench/preferences.py hundred ladder   some of them (also: bootstrap, inference)
 
---small: small sizes, answers only; --print: leaves the page alone; --keep FILE: figures of several runs in one table.
+--small: small sizes, answers only; --write: the table into docs/preferences.md, rows into the README; --keep FILE: figures of
+several runs in one table.
 
 Each answer is checked before the clock starts, against a maximum found by SciPy alone: the largest |score_i| / n_i at most
 1e-6, the log likelihood within 1e-6, every strength within 1e-3 standard errors. A library that misses it gets no time; one
@@ -409,8 +410,7 @@ def main():
     parser.add_argument("problems", nargs="*", help=f"of {', '.join((*PROBLEMS, 'bootstrap'))}; by default all")
     parser.add_argument("--peers", nargs="+", help="only these of the other libraries")
     parser.add_argument("--small", action="store_true", help="small sizes, answers only")
-    parser.add_argument("--readme", action="store_true", help="also rows of the README's short table")
-    parser.add_argument("--print", action="store_true", help="do not write the page")
+    parser.add_argument("--write", action="store_true", help="write docs/preferences.md and rows of the README")
     parser.add_argument("--keep", type=Path, help="a JSON file in which figures of earlier runs are kept and found")
     arguments = parser.parse_args()
     kept = json.loads(arguments.keep.read_text()) if arguments.keep and arguments.keep.exists() else {}
@@ -423,9 +423,8 @@ def main():
     if arguments.small:
         return
     print(table(kept))
-    if not arguments.print:
+    if arguments.write:
         pages.put("bradley-terry table", table(kept))
-    if arguments.readme:
         pages.headlines(list(rows_of_the_readme(kept)))
 
 
