@@ -2,16 +2,16 @@
 
     imitation    pins gymnasium 0.29. Dense (S, A, S), finite horizon, no discount: compared at its own horizon.
 
-        python3.11 -m venv /tmp/imitation-env
-        /tmp/imitation-env/bin/pip install imitation==1.0.1 "setuptools<81"
-        export FASTIRL_IMITATION_PYTHON=/tmp/imitation-env/bin/python
+        python3.11 -m venv imitation-env
+        imitation-env/bin/pip install imitation==1.0.1 "setuptools<81"
+        export FASTIRL_IMITATION_PYTHON=$PWD/imitation-env/bin/python
 
     irl-maxent   needs NumPy below 1.24. Dense, infinite horizon, discounted, terminal states. Its visits know no discount
                  (on a grid where staying pays they take for ever): only its soft policy is compared.
 
-        python3.10 -m venv /tmp/irl-maxent-env
-        /tmp/irl-maxent-env/bin/pip install irl-maxent==0.1.0 "numpy<1.24"
-        export FASTIRL_IRL_MAXENT_PYTHON=/tmp/irl-maxent-env/bin/python
+        python3.10 -m venv irl-maxent-env
+        irl-maxent-env/bin/pip install irl-maxent==0.1.0 "numpy<1.24"
+        export FASTIRL_IRL_MAXENT_PYTHON=$PWD/irl-maxent-env/bin/python
 
 Never part of CI: without the variables these peers are skipped. The child is this file; it reads arrays from an .npz file,
 solves, and writes arrays, CPU seconds of each round and its memory peak beside them.
