@@ -318,7 +318,7 @@ def _refuse_heavy_loop(net, queries, model, utility, left):
     between = between.all(axis=0)
     # the plainest proof is a loop whose arcs all cost nothing; else the best loop through the state of a failed pivot
     free = possible[(utility[possible] >= 0) & between[net.tail[possible]] & between[net.head[possible]]]
-    number, label = csgraph.connected_components(
+    _, label = csgraph.connected_components(
         sparse.csr_array((np.ones(free.size), (net.tail[free], net.head[free])), shape=(net.n_states,) * 2), connection="strong")
     inner = free[label[net.tail[free]] == label[net.head[free]]]
     failed = np.asarray(found.failed)
