@@ -1,6 +1,5 @@
 """Bradley-Terry: strengths of items from comparisons, by maximum likelihood, with certificates and errors."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -219,10 +218,10 @@ def bradley_terry(comparisons, ties="half", *, home=False, features=None, featur
         _refuse_separation(c, likelihood, feature_names, names, ties_in_model)
     strength = point.strength if features is not None else pattern.centred(point.strength)
     if not converged:
-        warnings.warn(
+        _v.warn(
             f"bradley_terry did not reach its certificate: largest |score|/n {residual:.2g} (asked {tol:g}), decrement "
             f"{decrement:.2g} (asked {DECREMENT:g}) after {n_iter} iterations; pass a larger max_iter= or tol=",
-            ConvergenceWarning, stacklevel=2)
+            ConvergenceWarning)
     point.strength = strength
     extra = dict(zip(names, point.extra.tolist()))
     tie = None

@@ -9,13 +9,12 @@ With H(τ) = Σ_t log π(a_t | s_t) / π_ref(a_t | s_t) along what was compared,
 place of μ, so that all of them are convex in h.
 """
 
-import warnings
 
 import numpy as np
 from scipy import optimize, sparse
 from scipy.sparse import csgraph, linalg
 
-from ._validation import LabelIndex, one_of, positive_number, shown, whole_number
+from ._validation import LabelIndex, one_of, positive_number, shown, warn, whole_number
 from .comparisons import Comparisons
 from .exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumError
 from .learner import Learner
@@ -193,7 +192,7 @@ class DPO(Learner):
         if self.last_move_ > _STILL:
             self.message_ += f"; the next step would still move a margin by {self.last_move_:.1e}"
         if not self.converged_:
-            warnings.warn(f"the fit did not converge: {self.message_}; raise max_iter or tol", ConvergenceWarning, stacklevel=3)
+            warn(f"the fit did not converge: {self.message_}; raise max_iter or tol", ConvergenceWarning)
         return self
 
     def _target(self, share, other):

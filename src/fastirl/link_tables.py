@@ -1,13 +1,12 @@
 """Tables of links and nodes as the outside has them: columns, ids, two-way rows, and where things lie."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
 
-from ._validation import LabelIndex, first_repeat, is_missing, label_vector, require, shown
+from ._validation import LabelIndex, first_repeat, is_missing, label_vector, require, shown, warn
 from .exceptions import InvalidInputError
 
 __all__ = ["expand_two_way"]
@@ -234,10 +233,10 @@ def _are_degrees(asked, known, ends, links):
     if not _look_like_degrees(ends, links):
         return False
     at = np.flatnonzero(np.isfinite(ends).all(axis=1))[0]
-    warnings.warn(
+    warn(
         "coordinates without a reference system must be known to be planar or degrees: these look like degrees of "
         f"longitude and latitude (the first link begins at {ends[at, 0]:g}, {ends[at, 1]:g}) and are taken as such; "
-        "pass geographic=True, or geographic=False if they are planar", UserWarning, stacklevel=5)
+        "pass geographic=True, or geographic=False if they are planar", UserWarning)
     return True
 
 

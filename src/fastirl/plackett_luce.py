@@ -1,6 +1,5 @@
 """Plackett-Luce: strengths of items from rankings, by Newton's method, with a certificate."""
 
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -874,9 +873,9 @@ def _fit(model, rankings, method, tol, max_iter):
     theta = model.centred(theta)
     converged = residual <= tol and decrement <= _DECREMENT
     if not converged:
-        warnings.warn(f"plackett_luce stopped after {n_iter} steps before its tolerance: largest score per appearance "
-                      f"{residual:.1e} for tol={tol:g}, Newton decrement {decrement:.1e} for {_DECREMENT:g}; raise "
-                      "max_iter, or pass prior_std=", ConvergenceWarning, stacklevel=3)
+        _v.warn(f"plackett_luce stopped after {n_iter} steps before its tolerance: largest score per appearance "
+                f"{residual:.1e} for tol={tol:g}, Newton decrement {decrement:.1e} for {_DECREMENT:g}; raise "
+                "max_iter, or pass prior_std=", ConvergenceWarning)
     n = model.n_items
     return PlackettLuceResult(
         labels=rankings.labels, strength=_v.freeze(theta[:n].copy()),

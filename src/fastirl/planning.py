@@ -11,12 +11,11 @@ Every value comes with a proven bound on its error. Solvers stand in `_value_sol
 """
 
 import math
-import warnings
 
 import numpy as np
 
 from . import _planning
-from ._validation import float_vector, one_of, positive_number, whole_number
+from ._validation import float_vector, one_of, positive_number, warn, whole_number
 from ._value_solver import PolicySolver, Problem, Run, check_ends, longest, most_entering, progress_of, reachable_under
 from .exceptions import ConvergenceWarning, InvalidInputError
 from .mdp import MDP
@@ -273,9 +272,9 @@ def _plan(problem, method, tol, horizon, max_iter, initial_value, progress):
 
 def _warn(result):
     if not result.converged:
-        warnings.warn(
+        warn(
             f"`tol` must be met: the error is at most {result.error_bound:.3g}, asked was {result.tol:.3g} "
-            f"({result.message}); raise tol or max_iter, or scale the problem", ConvergenceWarning, stacklevel=4)
+            f"({result.message}); raise tol or max_iter, or scale the problem", ConvergenceWarning)
 
 
 def _finite(problems, tol, final, progress, horizon=None):
@@ -455,8 +454,8 @@ def _visits(problem, start, tol):
     asked = 2 * floor if tol is None else tol * total
     result = VisitationResult(state, pair, bound, bool(bound <= asked), solver.n_iter)
     if not result.converged:
-        warnings.warn(f"`tol` must be met: the error is at most {bound:.3g}, asked was {asked:.3g}; raise tol, or "
-                      "lower the discount", ConvergenceWarning, stacklevel=3)
+        warn(f"`tol` must be met: the error is at most {bound:.3g}, asked was {asked:.3g}; raise tol, or "
+             "lower the discount", ConvergenceWarning)
     return result
 
 

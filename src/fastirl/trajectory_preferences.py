@@ -10,7 +10,6 @@ Both are choices out of sets, of which only differences of returns enter: log P 
 
 import copy
 import math
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +17,7 @@ from scipy import linalg, optimize, sparse, stats
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import lsqr
 
-from ._validation import LabelIndex, float_vector, label_vector, one_of, positive_number, shown, whole_number
+from ._validation import LabelIndex, float_vector, label_vector, one_of, positive_number, shown, warn, whole_number
 from .ascent import climb
 from .comparisons import Comparisons
 from .exceptions import ConvergenceWarning, DivergenceError, IdentificationWarning, InvalidInputError, SeparationError
@@ -463,8 +462,8 @@ class PreferenceIRL(Learner):
 
     def _warn(self):
         if not self.converged_:
-            warnings.warn(f"the fit did not converge: {self.message_}; raise max_iter or tol, or pass a penalty l2",
-                          ConvergenceWarning, stacklevel=4)
+            warn(f"the fit did not converge: {self.message_}; raise max_iter or tol, or pass a penalty l2",
+                 ConvergenceWarning)
         if (self._bound.l1 + self._bound.l2)[self._free].all():
             return
         left = [(names, why) for names, why in zip(self.unidentified_, self.reasons_) if not self._penalised(names)]
@@ -472,9 +471,8 @@ class PreferenceIRL(Learner):
             what = f"the weight of {names[0]!r}" if len(names) == 1 else (
                 f"the weights of {', '.join(map(repr, names[:8]))}{', …' * (len(names) > 8)} apart from each other")
             more = f" ({len(left) - 3} more directions are listed in unidentified_)" * (len(left) > 3 and names == left[2][0])
-            warnings.warn(f"the comparisons do not identify {what}: {why}{more}; hold one with "
-                          "LinearReward(fixed={name: value}), leave it out, or pass a prior (l2)", IdentificationWarning,
-                          stacklevel=4)
+            warn(f"the comparisons do not identify {what}: {why}{more}; hold one with "
+                 "LinearReward(fixed={name: value}), leave it out, or pass a prior (l2)", IdentificationWarning)
 
     def _unidentified(self):
         # found when asked for: under a prior it is of interest, and costs more than the fit
@@ -520,9 +518,8 @@ class PreferenceIRL(Learner):
             raise InvalidInputError("clustered errors need at least two clusters: all answers are in one; use kind='robust'")
         independent = self.n_clusters_ if kind == "clustered" else self.n_answers_
         if kind != "hessian" and independent <= self._free.sum():
-            warnings.warn(f"{kind} standard errors rest on {independent} {'clusters' if kind == 'clustered' else 'answers'} for "
-                          f"{int(self._free.sum())} weights: the sandwich is singular and too small", IdentificationWarning,
-                          stacklevel=2)
+            warn(f"{kind} standard errors rest on {independent} {'clusters' if kind == 'clustered' else 'answers'} for "
+                 f"{int(self._free.sum())} weights: the sandwich is singular and too small", IdentificationWarning)
         basis = self._null[1]
         inner = self._errors["hessian"]
         inner = basis @ linalg.solve(basis.T @ inner @ basis, basis.T, assume_a="sym") if basis.shape[1] else 0.0 * inner
