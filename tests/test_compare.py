@@ -118,6 +118,70 @@ def test_the_truth_itself_has_no_value_gap_and_planners_beat_cloning_with_few_de
     assert dict(zip(table["learner"], table["log likelihood"]))["best"] == -math.inf
 
 
+def test_policies_by_time_are_measured_over_their_own_horizon(world):
+    made, trips = world
+    mdp, horizon = made.mdp, 12
+    train, test = trips[:60], trips[60:]
+    found = fi.compare_learners({"MaxEnt": fi.MaxEntIRL(fi.LinearReward(l2=0.5), horizon=horizon)}, mdp, [(train, test)],
+                                true_reward=made.reward, reward_on="state")
+    policy = fi.MaxEntIRL(fi.LinearReward(l2=0.5), horizon=horizon).fit(mdp, train).policy()
+    at = np.bincount([trip.states[0] for trip in test], minlength=mdp.n_states) / len(test)
+    step, own = mdp.transitions.toarray(), np.zeros(mdp.n_pairs)
+    for t in range(horizon):
+        chosen = at[mdp.pair_state] * policy[t]
+        own += mdp.discount**t * chosen
+        at = chosen @ step
+    best = np.zeros(mdp.n_states)
+    for _ in range(horizon):
+        best = np.maximum.reduceat(made.pair_reward + mdp.discount * (step @ best), mdp.pair_ptr[:-1])
+    start = np.bincount([trip.states[0] for trip in test], minlength=mdp.n_states) / len(test)
+    pair_of = {(int(s), int(a)): i for i, (s, a) in enumerate(zip(mdp.pair_state, mdp.pair_action))}
+    seen = np.zeros(mdp.n_pairs)
+    for trip in test:
+        for t, (s, a) in enumerate(zip(trip.states, trip.actions)):
+            seen[pair_of[int(s), int(a)]] += mdp.discount**t / len(test)
+    assert found.table["value gap"][0] == pytest.approx(start @ best - own @ made.pair_reward, abs=1e-9)
+    assert found.table["feature gap"][0] == pytest.approx(np.linalg.norm(mdp.features.T @ (seen - own)), abs=1e-9)
+    distance = 0.5 * np.abs(seen / seen.sum() - own / own.sum()).sum()
+    assert found.table["occupancy distance"][0] == pytest.approx(distance, abs=1e-9)
+    assert found.notes == ("MaxEnt: measured over 12 decisions",) and "12 decisions" in str(found)
+
+
+def test_all_may_be_measured_over_one_horizon(world):
+    """Also at discount 1, where a cloned policy that never ends has no other meaning; one of another horizon is told."""
+    trips = world[1]
+    made = gridworld(4, wind=0.2, discount=1.0)
+    learners = {"cloning": fi.BehaviorCloning(), "MaxEnt": fi.MaxEntIRL(fi.LinearReward(l2=0.5), horizon=12),
+                "MaxEnt 15": fi.MaxEntIRL(fi.LinearReward(l2=0.5), horizon=15)}
+    options = {"true_reward": made.reward, "reward_on": "state"}
+    parts = [(trips[:60], trips[60:]), (trips[:70], trips[70:])]
+    found = fi.compare_learners(learners, made.mdp, parts, **options, horizon=12)
+    gap = found.table["value gap"]
+    assert 0 < gap[1] < gap[0] and gap[2] is None and found.table["log likelihood"][2] < 0
+    assert found.notes[0] == "cloning, MaxEnt: measured over 12 decisions" and "not for horizon=12" in found.notes[1]
+    alone = fi.compare_learners(learners, made.mdp, parts, **options)
+    assert alone.table["value gap"][0] is None and alone.table["value gap"][1] == pytest.approx(gap[1], rel=1e-12)
+    assert "every state must be able to end" in alone.notes[0] and "MaxEnt 15: measured over 15 decisions" in alone.notes
+
+
+def test_a_pair_that_nobody_takes_may_be_forbidden_by_the_true_reward(world):
+    made, trips = world
+    reward = made.pair_reward.copy()
+    policy = fi.BehaviorCloning(smoothing=0).fit(made.mdp, trips).policy()
+    never = np.flatnonzero(policy == 0)
+    assert never.size
+
+    class Cloned(Failing):
+        def fit(self, model, trajectories):
+            super().fit(model, trajectories)
+            self._policy = policy
+            return self
+
+    reward[never[0]] = -np.inf
+    gap = fi.compare_learners({"cloning": Cloned(())}, made.mdp, [(trips, trips)], true_reward=reward, reward_on="pair")
+    assert np.isfinite(gap.table["value gap"][0])
+
+
 def test_measures_on_roads_are_those_of_evaluate(road):
     net, trips = road
     length = net.features[:, 0]
@@ -207,6 +271,12 @@ def test_wrong_comparisons_are_named(world, road):
         ("at least one fold", (cloning, made.mdp, []), {}),
         ("true_reward", (cloning, net, walks), {"rng": rng, "true_reward": np.zeros(net.n_arcs)}),
         ("length", (cloning, made.mdp, trips), {"rng": rng, "length": np.zeros(3)}),
+        ("`horizon` goes with an MDP", (cloning, net, walks), {"rng": rng, "horizon": 3}),
+        ("`horizon` must be a whole", (cloning, made.mdp, trips), {"rng": rng, "horizon": "long"}),
+        ("`true_reward", (cloning, made.mdp, trips), {"rng": rng, "true_reward": [1.0]}),
+        ("`true_reward", (cloning, made.mdp, trips), {"rng": rng, "true_reward": [[1.0]]}),
+        ("each start something", (cloning, made.mdp, trips),
+         {"rng": rng, "true_reward": np.full(made.mdp.n_states, -np.inf), "reward_on": "state"}),
         ("RoadNetwork for ShortestPath", ({"s": fi.ShortestPath([1.0])}, made.mdp, trips), {"rng": rng}),
     ]:
         with pytest.raises(InvalidInputError, match=match):

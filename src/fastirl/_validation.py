@@ -9,6 +9,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Set
+from contextlib import contextmanager
 
 import numpy as np
 from scipy import sparse
@@ -42,6 +43,22 @@ def warn(message, category):
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+@contextmanager
+def naming(**names):
+    """Inside, errors about an argument of a function below name what the user typed: ``naming(policy="reference")``.
+
+    A name that is no plain word stands as it is: ``naming(weight="each count in `ballots`")``.
+    """
+    try:
+        yield
+    except InvalidInputError as error:
+        text = str(error)
+        for inner, outer in names.items():
+            text = text.replace(f"`{inner}`", f"`{outer}`" if outer.isidentifier() else outer)
+        error.args = (text,)
+        raise
 
 
 def one_of(name, value, allowed):
@@ -116,16 +133,16 @@ def column_names(values, names=None):
     return None if columns is None else tuple(str(name) for name in columns)
 
 
-def feature_names(names, n_columns):
-    """Different texts, one for each column; x0, x1, … where none are given."""
+def feature_names(names, n_columns, what="feature_names"):
+    """Different texts, one for each column; x0, x1, … where none are given. `what` is their name in errors."""
     names = tuple(f"x{j}" for j in range(n_columns)) if names is None else tuple(names)
     if len(names) != n_columns:
         raise InvalidInputError(
-            f"`feature_names` must have one name for each of the {n_columns} columns: got {len(names)}; "
+            f"`{what}` must have one name for each of the {n_columns} columns: got {len(names)}; "
             "pass as many names as columns")
     for j, name in enumerate(names):
         if not isinstance(name, str) or name in names[:j]:
-            raise InvalidInputError(f"`feature_names` must be different texts: entry {j} is {shown(name)}; rename it")
+            raise InvalidInputError(f"`{what}` must be different texts: entry {j} is {shown(name)}; rename it")
     return tuple(map(str, names))  # NumPy's texts would show in messages as such
 
 
@@ -187,6 +204,23 @@ def whole_number(name, value, *, lower=0):
     if int(value) < lower:
         raise InvalidInputError(f"`{name}` must be at least {lower}: got {shown(value)}; pass a larger integer")
     return int(value)
+
+
+def truth(name, value):
+    """A plain True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidInputError(f"`{name}` must be True or False: got {shown(value)}; pass one of these")
+    return bool(value)
+
+
+def generator(name, rng):
+    """A numpy.random.Generator, made of an integer where that is its seed."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0:
+        return np.random.default_rng(rng)
+    raise InvalidInputError(f"`{name}` must be a numpy.random.Generator or a seed of at least 0: got {shown(rng)}; pass "
+                            "numpy.random.default_rng(seed)")
 
 
 def _as_array(name, values, dtype):
@@ -557,7 +591,8 @@ class LabelIndex:
         if (ours in "iu") == (theirs in "iu"):
             return ""
         kinds = {"U": "text", "i": "integers", "u": "integers", "f": "decimals", "O": "objects"}
-        return f" (labels here are {kinds.get(theirs, theirs)}, the {self.owner}'s are {kinds.get(ours, ours)})"
+        owner = self.owner + ("'" if self.owner.endswith("s") else "'s")
+        return f" (labels here are {kinds.get(theirs, theirs)}, the {owner} are {kinds.get(ours, ours)})"
 
 
 def _objects(items):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._validation import float_vector, whole_number
+from ._validation import float_vector, naming, whole_number
 from .exceptions import DivergenceError, InvalidInputError, UndecidedError, UnreachableError
 from .learner import Learner
 from .mdp import MDP
-from .planning import policy_evaluation, value_iteration, visitation_frequencies
+from .planning import value_iteration, visitation_frequencies
 from .process_likelihood import match_steps
 from .receding_horizon import _OnRoads
 from .road_network import RoadNetwork
@@ -80,7 +80,7 @@ class LearnerComparison:
     ----------
     table : Table, a row a learner: means over the folds
     folds : Table, a row a learner and fold
-    notes : tuple of str, what could not be measured, and why
+    notes : tuple of str, what could not be measured, and why; over how many decisions, where not without end
     """
 
     table: Table
@@ -92,7 +92,7 @@ class LearnerComparison:
 
 
 def compare_learners(learners, model, trajectories, *, folds=3, rng=None, length=None, true_reward=None, reward_on="auto",
-                     memory=False):
+                     horizon=None, memory=False):
     r"""Fit learners on the same folds of demonstrations and measure each on what was held out.
 
     Parameters
@@ -104,6 +104,7 @@ def compare_learners(learners, model, trajectories, *, folds=3, rng=None, length
     rng : numpy.random.Generator that cuts the folds; needed where they are not given
     length : on a road network, (n_arcs,) lengths: then routes are predicted and compared
     true_reward, reward_on : on an MDP, the reward by which people act, as of :func:`value_iteration`
+    horizon : on an MDP, over how many decisions policies are measured; by default each learner's own, else without end
     memory : also fit once more under ``tracemalloc``; it sees NumPy's arrays and Python's objects
 
     Returns
@@ -114,7 +115,8 @@ def compare_learners(learners, model, trajectories, *, folds=3, rng=None, length
     - on a road network with `length`: "exact match", "matched length", "90% matched" as in :meth:`Learner.evaluate`;
     - on an MDP: "feature gap", :math:`|\mu_{test} - \mu_\pi|_2` of discounted feature sums, where the model has features;
       "occupancy distance", the total variation :math:`\frac12 \sum |\rho_{test} - \rho_\pi|` of normalised discounted visits of
-      pairs; "value gap", :math:`E V^*(s_0) - E V^\pi(s_0)` under the true reward; all from the starts of the test's trajectories;
+      pairs; "value gap", :math:`E V^*(s_0) - E V^\pi(s_0)` under the true reward; all from the starts of the test's trajectories
+      and, for a policy by time, over its horizon T: :math:`V^*` is then the best of T decisions, and a note says T;
     - "seconds" of CPU to fit, and "MB" at the peak of a fit.
 
     Raises
@@ -123,9 +125,10 @@ def compare_learners(learners, model, trajectories, *, folds=3, rng=None, length
 
     Notes
     -----
-    A learner that fails by name on a fold (a sum over paths that is infinite, say) has empty cells and a note; wrong input
-    raises. Visits of the test's trajectories end with them, those of a policy do not: where trajectories are cut at a
-    horizon, gap and distance are not 0 for the truth either; compare learners, not learners with 0.
+    A learner that fails by name on a fold (a sum over paths that is infinite, say) has empty cells and a note, as has a policy
+    that never ends at discount 1, and one planned for another horizon than `horizon`; wrong input raises. Visits of the
+    test's trajectories end with them, those of a policy without a horizon do not: where trajectories are cut, gap and distance
+    are not 0 for the truth either; pass `horizon`, or compare learners, not learners with 0.
     """
     road = isinstance(model, RoadNetwork)
     if not road and not isinstance(model, MDP):
@@ -141,7 +144,12 @@ def compare_learners(learners, model, trajectories, *, folds=3, rng=None, length
         raise InvalidInputError("`true_reward` goes with an MDP: on a road network values are those of a pair; leave it out")
     if not road and length is not None:
         raise InvalidInputError("`length` goes with a road network: an MDP has no routes; leave it out")
-    parts, rows, notes = _folds(trajectories, folds, rng), [], []
+    if road and horizon is not None:
+        raise InvalidInputError(f"`horizon` goes with an MDP: got {horizon!r} on a road network; leave it out")
+    horizon = None if horizon is None else whole_number("horizon", horizon, lower=1)
+    with naming(reward="true_reward"):
+        reward = None if true_reward is None else model.reward_vector(true_reward, reward_on)
+    parts, rows, notes, remarks, best = _folds(trajectories, folds, rng), [], [], {}, {}
     for name, learner in learners.items():
         for at, (train, test) in enumerate(parts):
             fresh = copy.deepcopy(learner)
@@ -151,13 +159,21 @@ def compare_learners(learners, model, trajectories, *, folds=3, rng=None, length
                 fresh.fit(model, train)
                 row["seconds"] = time.process_time() - begin
                 row["log likelihood"] = fresh.score(test)
-                row.update(_routes(fresh, test, length) if length is not None else {} if road else
-                           _process(fresh, model, test, true_reward, reward_on))
+                if road:
+                    row.update(_routes(fresh, test, length) if length is not None else {})
+                else:
+                    measures, said = _process(fresh, model, test, reward, horizon, best)
+                    row.update(measures)
+                    if said:
+                        remarks.setdefault(said, {}).setdefault(str(name), []).append(str(at))
                 if memory:
                     row["MB"] = _peak(copy.deepcopy(learner), model, train)
             except (DivergenceError, UndecidedError, UnreachableError) as error:
                 notes.append(f"{name}, fold {at}: {error}")
             rows.append(row)
+    for said, of in remarks.items():
+        who = (name if len(at) == len(parts) else f"{name} (fold {', '.join(at)})" for name, at in of.items())
+        notes.append(f"{', '.join(who)}: {said}")
     present = [measure for measure in _MEASURES if any(measure in row for row in rows)]
     per_fold = Table({"learner": [row["learner"] for row in rows], "fold": [row["fold"] for row in rows],
                       **{measure: [row.get(measure) for row in rows] for measure in present}},
@@ -195,22 +211,45 @@ def _routes(learner, test, length):
     return {name: float(found[name][0]) for name in ("exact match", "matched length", "90% matched")}
 
 
-def _process(learner, mdp, test, true_reward, reward_on):
+def _process(learner, mdp, test, reward, horizon, best):
+    """(measures, what to say of them) on a decision process; `best` keeps the optimal values by horizon."""
+    policy = learner.policy()
+    own = len(policy) if np.ndim(policy) == 2 else getattr(learner, "horizon", None)  # a policy by time knows its own
+    if horizon is not None and own not in (None, horizon):
+        return {}, f"planned for {own} decisions and not for horizon={horizon}: not measured beyond log likelihood"
+    horizon = own if horizon is None else horizon
     steps = match_steps(mdp, test)
     start = np.bincount(steps.start, steps.weight, minlength=mdp.n_states)
     start = start / start.sum()
-    policy, horizon = learner.policy(), getattr(learner, "horizon", None)
-    visits = visitation_frequencies(mdp, policy, start, horizon).pair
+    if horizon is not None:
+        visits = mdp.discount ** np.arange(horizon) @ visitation_frequencies(mdp, policy, start, horizon).pair_by_time
+    else:
+        try:
+            visits = visitation_frequencies(mdp, policy, start).pair
+        except InvalidInputError as error:
+            if mdp.discount < 1:
+                raise
+            return {}, str(error)  # a policy that never ends is what was learned, not wrong input
     seen = (np.bincount(steps.pair, steps.weight[steps.trip] * mdp.discount**steps.time, minlength=mdp.n_pairs)
             / steps.weight.sum())
     found = {"occupancy distance": 0.5 * float(np.abs(seen / seen.sum() - visits / visits.sum()).sum())}
     if mdp.features is not None:
         found["feature gap"] = float(np.linalg.norm(np.asarray(mdp.features.T @ (seen - visits))))
-    if true_reward is not None and np.ndim(policy) == 1:
-        best = value_iteration(mdp, true_reward, reward_on).value
-        own = policy_evaluation(mdp, policy, true_reward, reward_on).value
-        found["value gap"] = max(float(start @ (best - own)), 0.0)
-    return found
+    if reward is not None:
+        if horizon not in best:
+            value = value_iteration(mdp, reward, "pair", horizon=horizon).value
+            best[horizon] = value if horizon is None else value[0]
+        if np.isneginf(best[horizon][start > 0]).any():
+            raise InvalidInputError("`true_reward` must leave each start something to do: in some every action is forbidden "
+                                    "(−inf); allow one")
+        found["value gap"] = max(_dot(start, best[horizon]) - _dot(visits, reward), 0.0)
+    return found, "" if horizon is None else f"measured over {horizon} decisions"
+
+
+def _dot(weight, values):
+    """Σ w v; what never happens counts nothing, however bad."""
+    there = weight > 0
+    return float(weight[there] @ values[there])
 
 
 def _peak(learner, model, train):

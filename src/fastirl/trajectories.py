@@ -401,7 +401,7 @@ class Trajectories:
             raise InvalidInputError(
                 f"both parts of a split must hold at least one {by}: fraction {fraction:g} of {n_units} leaves one "
                 f"part empty; pass a fraction between 0 and 1 and at least two {by}s")
-        order = _generator(rng).permutation(n_units)
+        order = _v.generator("rng", rng).permutation(n_units)
         reached = np.cumsum(np.bincount(codes, minlength=n_units)[order])
         # the cut nearest to the wished number of trips, with one unit at least on either side
         cut = 1 + int(np.argmin(np.abs(reached[:-1] - fraction * len(self))))
@@ -431,7 +431,7 @@ class Trajectories:
         if n_units < n:
             raise InvalidInputError(
                 f"each fold must hold at least one {by}: {n_units} do not fill {n} folds; pass a smaller n")
-        order = _generator(rng).permutation(n_units)
+        order = _v.generator("rng", rng).permutation(n_units)
         fold = np.empty(n_units, np.int64)
         if by == "trip":
             fold[order] = np.arange(n_units) % n
@@ -731,14 +731,3 @@ def _joined(name, arrays):
 
 def _count(n, noun):
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
-def _generator(rng):
-    if isinstance(rng, np.random.Generator):
-        return rng
-    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
-        return np.random.default_rng(_v.whole_number("rng", rng))
-    raise InvalidInputError(
-        f"`rng` must be a numpy.random.Generator or a seed: got {rng!r}; pass np.random.default_rng(seed)")
-
-
