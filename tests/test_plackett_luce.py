@@ -472,7 +472,7 @@ def test_a_million_labels_and_three_rankings():
 @pytest.mark.parametrize("call, message", [
     (lambda: plackett_luce([["a"], ["b"]]), "two or more"),
     (lambda: plackett_luce([]), "two or more"),
-    (lambda: plackett_luce("abc"), "`orders`"),
+    (lambda: plackett_luce("abc"), "`rankings`"),
     (lambda: plackett_luce([["a", "b"], [("a", "b")]], ties="error"), "ranking 1 ties 'a' and 'b'"),
     (lambda: plackett_luce([["a", "b"]], ties="half"), "`ties`"),
     (lambda: plackett_luce([["a", "b"]], prior_std=-1), "`prior_std`"),

@@ -23,9 +23,10 @@ from .comparisons import Comparisons
 from .exceptions import InvalidInputError
 from .mdp import MDP
 from .planning import sample_trajectories
+from .road_network import RoadNetwork
 from .tables import Table
 from .trajectories import Trajectories
-from .trajectory_preferences import PreferenceIRL, discounted_visits
+from .trajectory_preferences import PreferenceIRL, _numbers, discounted_visits
 
 __all__ = ["ActiveLearning", "PromptLabeller", "QueryChoice", "SimulatedLabeller", "ask_and_learn", "choose_query",
            "query_values"]
@@ -210,6 +211,9 @@ def query_values(learner, candidates, first, second, method="information"):
     preference learning.
     """
     one_of("method", method, METHODS[:-1])
+    if not isinstance(candidates, Trajectories):
+        raise InvalidInputError(f"`candidates` must be Trajectories: got {type(candidates).__name__}; draw some with "
+                                "sample_trajectories")
     ids = LabelIndex(candidates.ids, "candidates")
     a, b = (np.atleast_1d(ids.locate(name, labels, "the id of a candidate", "candidates.ids")) for name, labels in
             (("first", first), ("second", second)))
@@ -316,7 +320,10 @@ def _pairs(candidates, max_pairs, rng, drawn):
 
 def _new(candidates, first, second, asked):
     """Which pairs are not among those asked."""
-    pairs, size = list(asked), len(candidates)
+    pairs, size = list(asked) if np.iterable(asked) else [asked], len(candidates)
+    for at, pair in enumerate(pairs):
+        if not isinstance(pair, (tuple, list, np.ndarray)) or len(pair) != 2:
+            raise InvalidInputError(f"`asked` must hold pairs (id, id): entry {at} is {shown(pair)}; pass a list of such pairs")
     if not pairs:
         return np.ones(first.size, bool)
     ids = LabelIndex(candidates.ids, "candidates")
@@ -356,8 +363,9 @@ class SimulatedLabeller:
     """
 
     def __init__(self, model, reward, discount=None, *, temperature=1.0, indifference=0.0, seed=0):
+        _need_model(model)
         size = model.n_pairs if isinstance(model, MDP) else model.n_arcs
-        self.model, self.reward = model, np.asarray(reward, float)
+        self.model, self.reward = model, _numbers(reward)
         if self.reward.shape != (size,) or not np.isfinite(self.reward).all():
             raise InvalidInputError(f"`reward` must have a finite number for each of {size:,} pairs or arcs: got shape "
                                     f"{self.reward.shape}; pass mdp.reward_vector(reward)")
@@ -415,6 +423,11 @@ class PromptLabeller:
             if said in ("q", "quit", "stop"):
                 raise StopIteration
             self.show(f"1, 2, =, s or q, please: got {said!r}")
+
+
+def _need_model(model):
+    if not isinstance(model, (MDP, RoadNetwork)):
+        raise InvalidInputError(f"`model` must be an MDP or a RoadNetwork: got {type(model).__name__}; build one")
 
 
 def _described(trip):
@@ -507,6 +520,7 @@ class _Loop:
         if not isinstance(learner, PreferenceIRL):
             raise InvalidInputError(f"`learner` must be a PreferenceIRL: got {type(learner).__name__}; pass "
                                     "PreferenceIRL(LinearReward(l2=0.1)), say")
+        _need_model(model)
         bound = learner.reward.bind(model)
         if not (bound.l2[bound.free] > 0).all():
             raise InvalidInputError("the learner's reward must have a prior on every weight, as a few answers are always "

@@ -175,6 +175,7 @@ def bradley_terry(comparisons, ties="half", *, home=False, features=None, featur
     _v.one_of("ties", ties, TIES)
     _v.one_of("components", components, ("error", "each"))
     _v.one_of("method", method, ("auto", "dense", "direct", "iterative"))
+    home = _v.truth("home", home)
     tol = _v.positive_number("tol", tol)
     max_iter = _v.whole_number("max_iter", max_iter)
     prior_std = None if prior_std is None else _v.positive_number("prior_std", prior_std)
@@ -259,6 +260,8 @@ def _read_contest(c, contest, names, home):
             "who was named first must be known for `home` and `contest_features`: these comparisons only say who won; make them "
             "by from_pairs or from_frame")
     if contest is None:
+        if names is not None:
+            raise InvalidInputError("`contest_names` must come with `contest_features`: got names only; pass the features too")
         return None, ()
     names = _v.column_names(contest, names)
     matrix = np.asarray(contest, dtype=object if hasattr(contest, "columns") else None)
@@ -270,15 +273,17 @@ def _read_contest(c, contest, names, home):
         raise InvalidInputError("`contest_features` must be numbers: some are text or missing; pass a numeric array") from None
     matrix = _v.float_matrix("contest_features", matrix, c.n_comparisons, names)
     names = tuple(f"z{j}" for j in range(matrix.shape[1])) if names is None else names
-    return matrix, _v.feature_names(names, matrix.shape[1])
+    return matrix, _v.feature_names(names, matrix.shape[1], "contest_names")
 
 
 def _read_fixed(c, fixed):
     held, values = np.zeros(c.n_items, bool), np.zeros(c.n_items)
     if not (fixed is None or isinstance(fixed, Mapping)):
         raise InvalidInputError(f"`fixed` must map labels to strengths: got {fixed!r}; pass a dict such as {{label: 0.0}}")
-    for label, value in dict(fixed or {}).items():
-        i = c.index(label)
+    labels = list(fixed or {})
+    places = c._find("fixed", labels).tolist() if labels else []  # all at once: a label may be a tuple
+    for i, label in zip(places, labels):
+        value = fixed[label]
         held[i] = True
         try:
             values[i] = float(value)
@@ -747,9 +752,6 @@ class BradleyTerry:
                 f"a covariance matrix must have at most 5,000 rows: got {len(self.labels):,} items; ask for contrasts instead")
         return self.source.covariance(kind)
 
-    def _index(self, label):
-        return self.source.comparisons.index(label)
-
     def contrast(self, first, second, kind="hessian"):
         """Difference of the strengths of two items with its error: a `Contrast`.
 
@@ -759,7 +761,8 @@ class BradleyTerry:
             Unknown labels, or items of two components, whose difference is not finite.
         """
         _v.one_of("kind", kind, KINDS)
-        i, j = self._index(first), self._index(second)
+        find = self.source.comparisons._find
+        i, j = int(find("first", [first])[0]), int(find("second", [second])[0])  # lists: a label may be a tuple
         self._need_same(np.array([i]), np.array([j]))
         estimate = float(self.strength[i] - self.strength[j])
         error = float(np.sqrt(max(self.source.contrast_variance(kind, i, j), 0.0)))
@@ -791,6 +794,7 @@ class BradleyTerry:
         if level >= 1:
             raise InvalidInputError(f"`level` must lie between 0 and 1: got {level:g}; pass 0.95, say")
         _v.one_of("simultaneous", simultaneous, (False, True, "draws", "sidak", "bonferroni"))
+        rng = _v.generator("rng", rng)
         error = self.standard_errors(kind)
         n = max(int((error > 0).sum()), 1)
         method, quantile = "pointwise", float(norm.ppf(0.5 + level / 2))
@@ -799,7 +803,7 @@ class BradleyTerry:
             if simultaneous in (True, "draws"):
                 n_draws = int(min(20_000, max(DRAWS / len(error), 200)))
                 small = len(error) * n_draws <= 2 * DRAWS
-                draws = self.source.draws(np.random.default_rng(rng), n_draws, kind) if small or simultaneous == "draws" else None
+                draws = self.source.draws(rng, n_draws, kind) if small or simultaneous == "draws" else None
                 if draws is None and simultaneous == "draws":
                     raise InvalidInputError(
                         "`simultaneous` must not be 'draws' where the system is solved by iteration: draws would cost more than "
@@ -873,7 +877,13 @@ class BradleyTerry:
         return float(found) if np.ndim(found) == 0 else found
 
     def _eta(self, first, second, neutral, contest):
-        i, j = self._index(first), self._index(second)
+        find = self.source.comparisons._find
+        i, j = find("first", first), find("second", second)
+        if np.ndim(i) and np.ndim(j) and len(i) != len(j):
+            raise InvalidInputError(
+                f"`first` and `second` must be of one length: got {len(i)} and {len(j)} labels; pass as many of both, or one for "
+                "all")
+        i, j = np.broadcast_arrays(i, j)
         self._need_same(np.atleast_1d(i), np.atleast_1d(j))
         eta = self.strength[i] - self.strength[j]
         if self.home is not None and not neutral:
@@ -884,7 +894,13 @@ class BradleyTerry:
                     f"`contest_features` must be given for a fit that has them: {', '.join(self.contest_coef)}; pass (m, "
                     f"{len(self.contest_coef)}) numbers")
             z = _v.float_matrix("contest_features", np.atleast_2d(contest), np.size(eta))
+            if z.shape[1] != len(self.contest_coef):
+                raise InvalidInputError(
+                    f"`contest_features` must have a column for each of {', '.join(self.contest_coef)}: got {z.shape[1]}; "
+                    f"pass (m, {len(self.contest_coef)}) numbers")
             eta = (eta + z @ np.array(list(self.contest_coef.values()))).reshape(np.shape(eta))
+        elif contest is not None:
+            raise InvalidInputError("`contest_features` must go with a fit that has them: this one has not; leave them out")
         return eta
 
     def summary(self, kind="hessian", level=0.95):
@@ -990,7 +1006,7 @@ def bootstrap_strengths(fit, n_draws=1000, rng=0, by="comparison"):
         raise InvalidInputError(f"`fit` must be what bradley_terry returned: got a {type(fit).__name__}; fit first")
     n_draws = _v.whole_number("n_draws", n_draws, lower=2)
     _v.one_of("by", by, ("comparison", "cluster"))
-    rng = np.random.default_rng(rng)
+    rng = _v.generator("rng", rng)
     source, c = fit.source, fit.source.comparisons
     m = source.likelihood
     if fit.contest_coef:

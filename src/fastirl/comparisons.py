@@ -167,7 +167,8 @@ class Comparisons:
                     "fill or drop these rows")
             columns[role] = array
         if outcome is None:
-            return cls.from_winners(columns["first"], columns["second"], columns["weight"], labels, columns["cluster"])
+            with _v.naming(winner="first", loser="second"):
+                return cls.from_winners(columns["first"], columns["second"], columns["weight"], labels, columns["cluster"])
         return cls.from_pairs(columns["first"], columns["second"], columns["outcome"], columns["weight"], labels,
                               columns["cluster"])
 
@@ -221,6 +222,11 @@ class Comparisons:
             raise InvalidInputError(
                 f"`wins` must not be negative: row {_v.shown(labels[row[bad]])}, column {_v.shown(labels[column[bad]])} is "
                 f"{count[bad]:g}; pass counts")
+        if (row == column).any():
+            bad = int(np.argmax(row == column))
+            raise InvalidInputError(
+                f"the diagonal of `wins` must be 0, as no item meets itself: that of {_v.shown(labels[row[bad]])} is "
+                f"{count[bad]:g}; set it to 0")
         return cls._make(row.astype(np.int32), column.astype(np.int32), _ONE, count, None, labels, False)
 
     @classmethod
@@ -312,7 +318,11 @@ class Comparisons:
         InvalidInputError
             A label that no item has.
         """
-        found = self._finder.locate("label", label, "the label of an item", "`labels`")
+        return self._find("label", label)
+
+    def _find(self, name, label):
+        """`index` of what is called `name` where the user typed it."""
+        found = self._finder.locate(name, label, "the label of an item", "`labels`")
         return int(found) if np.ndim(found) == 0 else found
 
     def pairs(self, ordered=False):
@@ -372,7 +382,7 @@ class Comparisons:
         kept = self if rows is None else self._rows(_positions(rows, len(self)))
         if items is None:
             return kept
-        where = np.unique(np.atleast_1d(self.index(items)))
+        where = np.unique(np.atleast_1d(self._find("items", items)))
         place = np.full(self.n_items, -1, np.int32)
         place[where] = np.arange(len(where), dtype=np.int32)
         kept = kept._rows(np.flatnonzero((place[kept._first] >= 0) & (place[kept._second] >= 0)))

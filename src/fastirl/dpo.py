@@ -14,7 +14,7 @@ import numpy as np
 from scipy import optimize, sparse
 from scipy.sparse import csgraph, linalg
 
-from ._validation import LabelIndex, one_of, positive_number, shown, warn, whole_number
+from ._validation import LabelIndex, label_vector, naming, one_of, positive_number, shown, warn, whole_number
 from .comparisons import Comparisons
 from .exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumError
 from .learner import Learner
@@ -161,7 +161,8 @@ class DPO(Learner):
         if not isinstance(comparisons, Comparisons):
             raise InvalidInputError(f"`comparisons` must be Comparisons: got {type(comparisons).__name__}; build them with "
                                     "Comparisons.from_pairs")
-        reference = model.policy_vector(self.reference)
+        with naming(policy="reference"):
+            reference = model.policy_vector(self.reference)
         counts = comparisons.pairs()
         if not len(counts):
             raise InvalidInputError("comparisons must have some weight: there is none; pass at least one of weight above 0")
@@ -309,10 +310,30 @@ def _resolve(model, choices, labels):
         if not isinstance(choice, (tuple, list, np.ndarray)) or len(choice) != 2:
             raise InvalidInputError(f"each compared label must mean a (state, action): {shown(label)} is "
                                     f"{'none' if choices is None else shown(choice)}; {way_out}")
-    state = model.state_index([choice[0] for choice in named])
-    pair = model.pair_index(state, model.action_index([choice[1] for choice in named]))
+    try:
+        state = model.state_index([choice[0] for choice in named])
+        pair = model.pair_index(state, model.action_index([choice[1] for choice in named]))
+    except InvalidInputError:
+        for label, choice in zip(labels.tolist(), named):
+            _refuse_choice(model, label, choice, "check the labels" if choices is None else way_out)
+        raise
     n = labels.size
     return sparse.csr_array((np.ones(n), pair.astype(np.int32), np.arange(n + 1)), (n, model.n_pairs)), state
+
+
+def _refuse_choice(model, label, choice, way_out):
+    """Raise where a compared label means a state or an action that the model lacks."""
+    what = shown(label) if isinstance(label, tuple) else f"{shown(label)}, {shown(tuple(choice))},"
+    at = []
+    for name, known, part in (("state", model.state_ids, choice[0]), ("action", model.action_ids, choice[1])):
+        found = LabelIndex(known, "model").find(label_vector(name, [part], mixed=True))
+        if found[0] < 0:
+            raise InvalidInputError(f"what is compared must be choices of the model: {what} has an unknown {name}; see "
+                                    f"mdp.{name}_ids, and {way_out}")
+        at.append(found)
+    if model._find_pairs(*at)[0] < 0:
+        raise InvalidInputError(f"what is compared must be choices of the model: {what} is none, as the state lacks the action; "
+                                f"see mdp.pair_state, and {way_out}")
 
 
 def _refuse_impossible(model, reference, items, labels):

@@ -9,7 +9,7 @@ import numpy as np
 from . import _validation as _v
 from .exceptions import InvalidInputError
 from .tables import Table
-from .winners import PairwiseMatrix, borda, condorcet_winner, copeland
+from .winners import PairwiseMatrix, _need_all, borda, condorcet_winner, copeland
 
 __all__ = [
     "BeatTheMean", "CopelandConfidenceBound", "DoubleThompsonSampling", "DuelSimulation", "DuelingBandit", "RUCB", "RandomDuels",
@@ -78,7 +78,7 @@ class DuelingBandit:
         if not (0 <= first < n and 0 <= second < n):
             bad = first if not 0 <= first < n else second
             raise InvalidInputError(f"items are 0 … {n - 1}: got {_v.shown(bad)}; pass what choose() returned")
-        if isinstance(outcome, str) or not 0 <= outcome <= 1:
+        if not (isinstance(outcome, (float, int, np.number, np.bool_)) and 0 <= outcome <= 1):
             raise InvalidInputError(f"`outcome` must lie between 0 and 1: got {_v.shown(outcome)}; pass 1 where the first was "
                                     "preferred, 0 where the second was, 0.5 where neither")
         self.n_duels += 1
@@ -484,7 +484,9 @@ def simulate_duels(bandits, preference, horizon, runs=10, rng=None, n_points=200
                                 "numpy.random.default_rng(seed)")
     horizon, runs = _v.whole_number("horizon", horizon, lower=1), _v.whole_number("runs", runs, lower=1)
     n_points = _v.whole_number("n_points", n_points, lower=1)
-    pairs = preference if isinstance(preference, PairwiseMatrix) else PairwiseMatrix.from_probabilities(preference)
+    with _v.naming(probability="preference"):
+        pairs = preference if isinstance(preference, PairwiseMatrix) else PairwiseMatrix.from_probabilities(preference)
+    _need_all(pairs, "fill `preference`")
     probability = pairs.dense()
     n = pairs.n_items
     costs, winners = _costs(pairs, probability)

@@ -150,6 +150,7 @@ class PlackettLuceResult:
 
     def tie_standard_errors(self, kind="hessian"):
         """dict from the size of a tie to the standard error of log δ."""
+        _v.one_of("kind", kind, ("hessian", "robust", "clustered"))
         if not self.ties:
             return {}
         errors = np.sqrt(np.maximum(np.diag(self.covariance(kind))[len(self.labels):], 0.0))
@@ -206,9 +207,12 @@ class PlackettLuceResult:
         """
         if isinstance(items, (str, bytes)):
             raise InvalidInputError(f"`items` must be a sequence of labels: got {items!r}; pass a list")
-        places = np.atleast_1d(self._finder.locate("items", list(items), "the label of an item", "`labels`"))
+        items = list(items)
+        if not items:
+            raise InvalidInputError("`items` must have at least one label: it is empty; pass what is on offer")
+        places = np.atleast_1d(self._finder.locate("items", items, "the label of an item", "`labels`"))
         if len(np.unique(places)) != len(places):
-            raise InvalidInputError(f"`items` must be different: got {list(items)!r}; drop the repeated ones")
+            raise InvalidInputError(f"`items` must be different: got {items!r}; drop the repeated ones")
         worth = np.exp(self.strength[places] - self.strength[places].max())
         return worth / worth.sum()
 
@@ -220,8 +224,9 @@ class PlackettLuceResult:
         kind : as in `standard_errors`
         level : float in (0, 1)
         """
-        if not 0 < level < 1:
-            raise InvalidInputError(f"`level` must lie between 0 and 1: got {_v.shown(level)}; pass 0.95 for 95%")
+        level = _v.positive_number("level", level)
+        if level >= 1:
+            raise InvalidInputError(f"`level` must lie between 0 and 1: got {level:g}; pass 0.95, say")
         order = np.argsort(-self.strength, kind="stable")
         error, half = self.standard_errors(kind), float(ndtri(0.5 + level / 2))
         data = {"item": [_v.plain(label) if np.isscalar(label) else str(label) for label in self.labels[order]],
@@ -313,7 +318,8 @@ def plackett_luce(rankings, ties="davidson", *, prior_std=None, components="erro
         if hasattr(rankings, "pairs") and hasattr(rankings, "outcome"):
             raise InvalidInputError("`rankings` must be Rankings or lists of labels: got Comparisons; pass them to "
                                     "bradley_terry, which is the same model for pairs")
-        rankings = Rankings.from_lists(rankings)
+        with _v.naming(orders="rankings"):
+            rankings = Rankings.from_lists(rankings)
     _v.one_of("ties", ties, ("davidson", "error"))
     _v.one_of("components", components, ("error", "each"))
     _v.one_of("method", method, ("auto", "newton", "newton-cg"))

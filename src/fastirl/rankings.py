@@ -96,7 +96,7 @@ class Rankings:
             entries = [head + list(_flat_labels(r, tail)) for r, (head, tail) in enumerate(zip(entries, below))]
             sizes = np.array([len(entry) for entry in entries], np.int64)
             below = None
-        codes, labels = _codes(list(chain.from_iterable(entries)), labels, cumulate(sizes))
+        codes, labels = _codes("orders", list(chain.from_iterable(entries)), labels, cumulate(sizes))
         levels = None
         if tied:
             levels = np.concatenate([np.arange(size, dtype=np.int32) if groups is None else
@@ -145,7 +145,7 @@ class Rankings:
         else:
             offsets = _checked_offsets(offsets, np.size(items))
         sizes = np.diff(offsets)
-        codes, labels = _codes(items, labels, offsets)
+        codes, labels = _codes("items", items, labels, offsets)
         if n_ranked is None:
             n_ranked = sizes.copy()
         else:
@@ -192,7 +192,8 @@ class Rankings:
                                     "pass what each choice was made among")
         others = [[item for item in _flat_labels(r, group) if item != best]
                   for r, (best, group) in enumerate(zip(chosen, offered))]
-        return cls.from_lists([[best] for best in chosen], others, weight, labels, cluster)
+        with _v.naming(orders="`chosen` and `offered`"):
+            return cls.from_lists([[best] for best in chosen], others, weight, labels, cluster)
 
     @classmethod
     def from_frame(cls, df, ranking="ranking", item="item", rank="rank", weight=None, cluster=None, labels=None):
@@ -245,7 +246,7 @@ class Rankings:
         level = np.cumsum(starts)
         level -= np.repeat(level[offsets[:-1]], sizes)
         level = None if not _ties(level, offsets, n_ranked) else level.astype(np.int32)
-        items, labels = _codes(_v.label_vector("item", found["item"][0])[order], labels, offsets)
+        items, labels = _codes("item", _v.label_vector("item", found["item"][0])[order], labels, offsets)
         extra = [None if name is None else _same_in_rankings(df, role, name, order, offsets)
                  for role, name in (("weight", weight), ("cluster", cluster))]
         return cls._make(items, offsets, level, n_ranked, *extra, labels)
@@ -279,7 +280,8 @@ class Rankings:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], (tuple, list)):
                 raise InvalidInputError(f"each ballot must be (order, count): entry {at} is {pair!r}; pass "
                                         "{('a', 'b', 'c'): 3} or [(('a', 'b', 'c'), 3)]")
-        return cls.from_lists([order for order, _ in pairs], below, [count for _, count in pairs], labels)
+        with _v.naming(orders="ballots", weight="the counts in `ballots`"):
+            return cls.from_lists([order for order, _ in pairs], below, [count for _, count in pairs], labels)
 
     @classmethod
     def read_preflib(cls, path, below=None):
@@ -541,18 +543,23 @@ def _flat_labels(r, group):
     return list(group)
 
 
-def _codes(values, labels, offsets):
-    """int32 indices of a flat sequence of labels, and the labels."""
+def _codes(name, values, labels, offsets):
+    """int32 indices of a flat sequence of labels, called `name` in errors, and the labels."""
     def where(flat):
         r = int(np.searchsorted(offsets, flat, side="right")) - 1
         return None, None, f"ranking {r}, entry {int(flat - offsets[r])},"
 
-    given = _v.label_vector("items", values, where=where, mixed=labels is not None)
+    given = _v.label_vector(name, values, where=where, mixed=labels is not None)
     if labels is not None:
         labels = _v.own_copy(_v.label_vector("labels", labels), labels)
         _v.refuse_repeats("labels", labels)
-        return (_v.LabelIndex(labels, "list of labels").locate("items", given, "one of `labels`", "`labels`").astype(np.int32),
-                labels)
+        index = _v.LabelIndex(labels, "list of labels")
+        found = index.find(given)
+        if (found < 0).any():
+            bad = int(np.argmax(found < 0))
+            _v.refuse_at(f"each label in `{name}` must be one of `labels`", where, bad,
+                         f"{_v.shown(given[bad])}{index.hint(given)}", "see `labels`")
+        return found.astype(np.int32), labels
     if given.dtype.kind in "iu" and given.size:
         low, high = int(given.min()), int(given.max())
         if high - low < 4 * given.size + 1000:  # a table is cheaper than a sort

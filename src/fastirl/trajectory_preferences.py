@@ -377,6 +377,9 @@ class PreferenceIRL(Learner):
                                         "was given too; pass them to Rankings.from_lists")
             orders, order_weight, order_cluster = _ranked(ids, rankings), np.array(rankings.weight), rankings.cluster
         else:
+            if not (rankings is None or np.iterable(rankings)):
+                raise InvalidInputError(f"`rankings` must be Rankings or a sequence of sequences of ids: got "
+                                        f"{type(rankings).__name__}; pass a list of lists")
             orders = [] if rankings is None else [_order(ids, n, row) for n, row in enumerate(rankings)]
             order_weight = np.ones(len(orders)) if ranking_weight is None else _weights(ranking_weight, len(orders))
             order_cluster = None if ranking_cluster is None else label_vector("ranking_cluster", ranking_cluster, len(orders))
@@ -388,7 +391,7 @@ class PreferenceIRL(Learner):
         if self.start is None:
             start = np.zeros(bound.free.size) if bound.start is None else np.where(np.isnan(bound.start), 0.0, bound.start)
             return start[bound.free]
-        start = np.asarray(self.start, float)
+        start = _numbers(self.start)
         if start.shape != (n,) or not np.isfinite(start).all():
             raise InvalidInputError(f"`start` must have a finite number for each of the {n} free weights: got shape "
                                     f"{start.shape}; leave it out to begin at 0")
@@ -1080,8 +1083,16 @@ def _ranked(ids, rankings):
     return orders
 
 
+def _numbers(values):
+    """An array of floats; NaN, which no check lets pass, where it holds anything else."""
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError):
+        return np.full(np.shape(np.asarray(values, object)), np.nan)
+
+
 def _weights(values, n):
-    found = np.asarray(values, float)
+    found = _numbers(values)
     if found.shape != (n,) or not (np.isfinite(found) & (found >= 0)).all():
         raise InvalidInputError(f"`ranking_weight` must have a finite number of at least 0 for each of {n} rankings: got shape "
                                 f"{found.shape}; leave it out for 1 each")

@@ -210,7 +210,7 @@ class PairwiseMatrix:
         _v.one_of("kind", kind, ("probability", "wins", "margin"))
         _v.one_of("unobserved", unobserved, ("error", "tie"))
         if kind == "probability" and unobserved == "error":
-            _need_all(self)
+            _need_all(self, "pass unobserved='tie'")
         total = self.wins_first + self.wins_second
         upper, lower = {"probability": (self.wins_first / total, self.wins_second / total),
                         "wins": (self.wins_first, self.wins_second),
@@ -531,7 +531,7 @@ def _pairwise(c, unobserved):
     return c
 
 
-def _need_all(pairs):
+def _need_all(pairs, way_out="pass unobserved='tie' or 'ignore'"):
     n = pairs.n_items
     if pairs.n_pairs == n * (n - 1) // 2:
         return
@@ -544,7 +544,7 @@ def _need_all(pairs):
     j = i + 1 + at - (i * n - i * (i + 1) // 2)
     raise InvalidInputError(
         f"every pair must have been observed: {_v.shown(pairs.labels[i])} and {_v.shown(pairs.labels[j])} were not compared "
-        f"({n * (n - 1) // 2 - pairs.n_pairs:,} such pairs); pass unobserved='tie' or 'ignore'")
+        f"({n * (n - 1) // 2 - pairs.n_pairs:,} such pairs); {way_out}")
 
 
 def _won(pairs):
