@@ -101,6 +101,25 @@ def test_a_reference_is_called_one(reference):
         fi.DPO(reference=reference).fit(JOKES, None, ASKED)
 
 
+def test_policies_and_labels_that_learners_take_are_called_as_they_are_there():
+    wrong, mdp = [1.0], WORLD.mdp
+    starts = WORLD.initial_distribution
+    with pytest.raises(InvalidInputError, match="`base_policy`"):
+        fi.RelativeEntropyIRL(base_policy=wrong).fit(mdp, TRIPS, TRIPS)
+    with pytest.raises(InvalidInputError, match="`behavior_policy`"):
+        fi.RelativeEntropyIRL().fit(mdp, TRIPS, TRIPS, behavior_policy=wrong)
+    with pytest.raises(InvalidInputError, match="`expert`"):
+        fi.DAgger(wrong, rng=np.random.default_rng(0), max_steps=3, initial_distribution=starts).fit(mdp, TRIPS)
+    judged = fi.TAMER()
+    judged.start(mdp)
+    with pytest.raises(InvalidInputError, match="`state`"):
+        judged.update(0.0, "nowhere", mdp.action_ids[0])
+    with pytest.raises(InvalidInputError, match="`action`"):
+        judged.update(0.0, mdp.state_ids[0], "nothing")
+    with pytest.raises(InvalidInputError, match="`state`"):
+        judged.choose("nowhere")
+
+
 @pytest.mark.parametrize("choice, match", [
     (("joke", "xx"), "'b'.*'xx'.*unknown action"), (("jok", "pun"), "'b'.*'jok'.*unknown state"),
     (("there", "tell"), "lacks the action"),

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 
 from . import _planning
-from ._validation import one_of, plain, positive_number, shown, whole_number
+from ._validation import naming, one_of, plain, positive_number, shown, whole_number
 from .cloning import BehaviorCloning
 from .exceptions import ExpertError, InvalidInputError
 from .learner import Learner
@@ -275,7 +275,8 @@ class _Expert:
                 raise InvalidInputError(f"`expert` must be a callable of a state, a policy, or have one: got {shown(expert)}; "
                                         "pass one of these")
             many = np.ndim(policy) == 2 and np.shape(policy)[1] == model.n_pairs and np.shape(policy)[0] != model.n_states
-            self._policies = [model.policy_vector(row) for row in policy] if many else [model.policy_vector(policy)]
+            with naming(policy="expert"):
+                self._policies = [model.policy_vector(row) for row in policy] if many else [model.policy_vector(policy)]
         else:
             self._ask = expert
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import optimize, sparse
 from scipy.special import logsumexp
 
-from ._validation import float_vector, one_of, plain, positive_number, warn, whole_number
+from ._validation import float_vector, naming, one_of, plain, positive_number, warn, whole_number
 from .exceptions import ConvergenceWarning, IdentificationWarning, InvalidInputError
 from .learner import Learner
 from .mdp import MDP
@@ -226,8 +226,10 @@ class RelativeEntropyIRL(Learner):
                                     "trajectories of the behaviour policy, or RelativeEntropyIRL(resample=…)")
         if self.resample:
             require_generator(self.rng, "resample draws trajectories")
-        self._base = model.policy_vector(None if isinstance(self.base_policy, str) else self.base_policy)
-        behavior = self._behavior(behavior_policy)
+        with naming(policy="base_policy"):
+            self._base = model.policy_vector(None if isinstance(self.base_policy, str) else self.base_policy)
+        with naming(policy="behavior_policy"):
+            behavior = self._behavior(behavior_policy)
         if samples is None:
             samples = self._draw(behavior)
         rounds, policies, history = [samples], [behavior], []

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import linalg
 
-from ._validation import one_of, positive_number, shown
+from ._validation import naming, one_of, positive_number, shown
 from .exceptions import InvalidInputError, NotFittedError
 from .learner import Learner
 from .mdp import MDP
@@ -201,8 +201,9 @@ class TAMER(Learner):
             raise InvalidInputError("`state` and `action` must come together: one is None; pass both, or none at the end")
         pair = None
         if state is not None:
-            index = self.model_.state_index([state])
-            pair = int(self.model_.pair_index(index, self.model_.action_index([action]))[0])
+            with naming(states="state", actions="action"):
+                index = self.model_.state_index([state])
+                pair = int(self.model_.pair_index(index, self.model_.action_index([action]))[0])
         said = [(time, feedback)] if feedback is not None and np.ndim(feedback) == 0 else _said(feedback, "online")
         for when, value in said:
             if not self._time <= when <= time:
@@ -223,7 +224,8 @@ class TAMER(Learner):
     def choose(self, state, rng=None):
         """The label of the best judged action in a state: the lowest of several, or with `rng` any of them at random."""
         self._require_start()
-        s = int(self.model_.state_index([state])[0])
+        with naming(states="state"):
+            s = int(self.model_.state_index([state])[0])
         a, b = self.model_.pair_ptr[s], self.model_.pair_ptr[s + 1]
         if a == b:
             raise InvalidInputError(f"a state must have actions to choose from: {shown(state)} is terminal; start a new episode")
