@@ -305,7 +305,7 @@ def test_wrong_models_experts_and_starts_are_named(world):
         ("MDP for DAgger", best, np.eye(3), None), ("initial_distribution", best, made.mdp, None),
         ("initial_distribution", best, made.mdp, [1.0]), ("callable of a state", None, made.mdp, made.initial_distribution),
         ("callable of a state", "me", made.mdp, made.initial_distribution),
-        ("policy", np.ones(7), made.mdp, made.initial_distribution),
+        ("`expert` must fit", np.ones(7), made.mdp, made.initial_distribution),
     ]:
         with pytest.raises(InvalidInputError, match=match):
             fi.DAgger(expert, **options(made, initial_distribution=start)).fit(model)
