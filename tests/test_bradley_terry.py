@@ -10,8 +10,8 @@ from scipy.special import expit, log_expit
 
 import real_data
 from fastirl import (
-    BradleyTerry, Comparisons, ConvergenceWarning, InvalidInputError, NoFiniteOptimumError, SeparationError, bootstrap_strengths,
-    bradley_terry,
+    BradleyTerryResult, Comparisons, ConvergenceWarning, InvalidInputError, NoFiniteOptimumError, SeparationError,
+    bootstrap_strengths, bradley_terry,
 )
 from fastirl import _comparisons as kernels
 from fastirl import _comparisons_reference as twin
@@ -112,7 +112,7 @@ def test_pudding_by_davidson():
     worth = np.exp(fit.strength) / np.exp(fit.strength).sum()
     np.testing.assert_allclose(worth, [0.1388, 0.1730, 0.1617, 0.1654, 0.1587, 0.2024], atol=6e-5)
     np.testing.assert_allclose(fit.std_error[1:], [0.1872, 0.1935, 0.1882, 0.1927, 0.1924], atol=6e-5)
-    assert fit.tie == pytest.approx(0.7468230, abs=1e-6)
+    assert fit.tie_parameters[2] == pytest.approx(0.7468230, abs=1e-6)
     assert fit.log_likelihood == pytest.approx(-809.709510, abs=1e-6)
     assert fit.parameter_errors()["log nu"] == pytest.approx(0.0825, abs=6e-5)
 
@@ -121,7 +121,7 @@ def test_pudding_by_rao_kupper():
     fit = bradley_terry(pudding(), ties="rao_kupper")
     worth = np.exp(fit.strength) / np.exp(fit.strength).sum()
     np.testing.assert_allclose(worth, [0.1444, 0.1718, 0.1628, 0.1661, 0.1604, 0.1945], atol=6e-5)
-    assert fit.tie == pytest.approx(1.748457, abs=1e-6)
+    assert fit.tie_parameters[2] == pytest.approx(1.748457, abs=1e-6)
     assert fit.log_likelihood == pytest.approx(-809.697133, abs=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_two_items_have_a_closed_form():
     assert fit.contrast("a", "b").estimate == pytest.approx(np.log(3), abs=1e-6 * (1 / 30 + 1 / 10) ** 0.5)
     assert fit.contrast("a", "b").std_error == pytest.approx((1 / 30 + 1 / 10) ** 0.5, rel=1e-6)
     np.testing.assert_allclose(fit.std_error, (1 / 30 + 1 / 10) ** 0.5 / 2, rtol=1e-6)
-    assert fit.predict("a", "b") == pytest.approx(0.75)
+    assert fit.probability("a", "b") == pytest.approx(0.75)
 
 
 def test_a_tree_of_pairs_has_a_closed_form():
@@ -216,16 +216,16 @@ def test_derivatives_of_ties_equal_differences(rule, parameter):
 def test_probabilities_of_the_three_outcomes_sum_to_one(ties):
     fit = bradley_terry(random_comparisons(8, 300, ties=0.3), ties=ties)
     i, j = np.array([0, 3, 5]), np.array([1, 7, 2])
-    np.testing.assert_allclose(fit.predict(i, j) + fit.predict(j, i) + fit.predict_tie(i, j), 1, rtol=1e-12)
+    np.testing.assert_allclose(fit.probability(i, j) + fit.probability(j, i) + fit.tie_probability(i, j), 1, rtol=1e-12)
 
 
 def test_davidson_matches_its_sufficient_statistics():
     c = random_comparisons(8, 300, seed=3, ties=0.3)
     fit = bradley_terry(c, ties="davidson")
     p = c.pairs()
-    tie = fit.predict_tie(p.first, p.second)
+    tie = fit.tie_probability(p.first, p.second)
     assert (p.weight * tie).sum() == pytest.approx(p.ties.sum(), abs=1e-6)
-    expected = p.weight * (fit.predict(p.first, p.second) + tie / 2)
+    expected = p.weight * (fit.probability(p.first, p.second) + tie / 2)
     score = np.bincount(p.first, p.wins_first - expected, 8) - np.bincount(p.second, p.wins_first - expected, 8)
     np.testing.assert_allclose(score, 0, atol=1e-6)
 
@@ -282,7 +282,7 @@ def test_without_ties_their_rules_are_bradley_terry(ties, bare):
     c = random_comparisons()
     fit = bradley_terry(c, ties)
     same_fit(fit, bradley_terry(c))
-    assert fit.tie == bare and fit.predict_tie(0, 1) == 0
+    assert fit.tie_parameters[2] == bare and fit.tie_probability(0, 1) == 0
 
 
 def test_few_ties_come_close_to_none():
@@ -344,8 +344,8 @@ def test_a_constant_contest_feature_is_home():
         same_fit(a, b)
         for kind in ("hessian", "robust"):
             assert a.parameter_errors(kind)["home"] == pytest.approx(b.parameter_errors(kind)["at home"], rel=1e-6)
-        assert a.predict(0, 1) == pytest.approx(b.predict(0, 1, contest_features=[[1.0]]))
-        assert a.predict(0, 1, neutral=True) == pytest.approx(b.predict(0, 1, contest_features=[[0.0]]))
+        assert a.probability(0, 1) == pytest.approx(b.probability(0, 1, contest_features=[[1.0]]))
+        assert a.probability(0, 1, neutral=True) == pytest.approx(b.probability(0, 1, contest_features=[[0.0]]))
 
 
 def test_a_wide_prior_is_none_and_a_narrow_one_is_all():
@@ -423,7 +423,7 @@ def test_robust_and_clustered_errors_by_definition():
     inverse = fit.covariance()
     design = np.zeros((200, 6))
     design[np.arange(200), c.first], design[np.arange(200), c.second] = 1, -1
-    score = design * (c.outcome - fit.predict(c.first, c.second))[:, None]
+    score = design * (c.outcome - fit.probability(c.first, c.second))[:, None]
     np.testing.assert_allclose(fit.covariance("robust"), inverse @ score.T @ score @ inverse, atol=1e-10)
     sums = np.array([score[c.cluster == g].sum(axis=0) for g in range(20)])
     np.testing.assert_allclose(fit.covariance("clustered"), 20 / 19 * inverse @ sums.T @ sums @ inverse, atol=1e-10)
@@ -503,8 +503,10 @@ def test_bootstrap_in_compiled_code_is_a_refit_of_each_resample():
     boot = bootstrap_strengths(fit, 300, rng=4)
     assert boot.strength.shape == (300, 10) and boot.n_unbounded == 0
     np.testing.assert_allclose(boot.std_error, fit.std_error, rtol=0.2)
-    low, high = boot.intervals(0.9)
-    assert (low < fit.strength).all() and (fit.strength < high).all()
+    found = boot.intervals(0.9)
+    assert (found.lower < fit.strength).all() and (fit.strength < found.upper).all() and found.method == "bootstrap"
+    np.testing.assert_allclose(found.lower, np.quantile(boot.strength, 0.05, axis=0), rtol=1e-12)
+    assert (found.std_error == boot.std_error).all() and found.level == 0.9 and found.quantile is None
     np.testing.assert_array_equal(boot.strength, bootstrap_strengths(fit, 300, rng=4).strength)
 
 
@@ -802,7 +804,7 @@ def test_the_decrement_sees_what_iterations_are_slow_to_solve():
     outcome.append(np.arange(links) > 0)
     c = Comparisons.from_pairs(*map(np.concatenate, (first, second, outcome)))
     fit = bradley_terry(c)
-    assert isinstance(fit, BradleyTerry) and fit.converged and fit.method == "iterative"
+    assert isinstance(fit, BradleyTerryResult) and fit.converged and fit.method == "iterative"
     p, r, n = c.pairs(), fit.strength, c.n_items
     eta = r[p.first] - r[p.second]
     a = p.wins_first * expit(-eta) - p.wins_second * expit(eta)

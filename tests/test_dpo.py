@@ -76,7 +76,7 @@ def test_infinite_bradley_terry_data_give_the_tilted_reference_within_components
     groups = [[(0, 0), (0, 1), (0, 2)], [(0, 3), (0, 4)], [(1, a) for a in range(6)]]
     c = joined(*(infinite(group, [reward[at] for at in group], rng) for group in groups))
     model = fi.DPO(beta, reference).fit(mdp, None, c)
-    assert model.convex_ and model.converged_ and model.newton_decrement_ < 1e-8
+    assert model.convex_ and model.converged_ and model.decrement_ < 1e-8
     policy = model.policy().reshape(2, 6)
     for group in groups:
         at = tuple(np.array(group).T)

@@ -41,12 +41,12 @@ CASES = [
     (fi.bradley_terry, (COMPARED,), {"contest_features": [1.0, 2.0, 3.0, 5.0], "contest_names": [3]}, "contest_names"),
     (STRENGTHS.contrast, ("a", "z"), {}, "second"),
     (STRENGTHS.contrast, (["a", "b"], "c"), {}, "first"),
-    (STRENGTHS.predict, ("z", "a"), {}, "first"),
-    (STRENGTHS.predict, (["a", "b"], ["b", "z"]), {}, "second"),
-    (STRENGTHS.predict, (["a", "b", "c"], ["b", "c"]), {}, "second"),
-    (STRENGTHS.predict, ("a", "b"), {"contest_features": [[1.0]]}, "contest_features"),
-    (STRENGTHS.predict_tie, ("a", "z"), {}, "second"),
-    (BY_CONTEST.predict, ("a", "b"), {"contest_features": [[1.0, 2.0]]}, "contest_features"),
+    (STRENGTHS.probability, ("z", "a"), {}, "first"),
+    (STRENGTHS.probability, (["a", "b"], ["b", "z"]), {}, "second"),
+    (STRENGTHS.probability, (["a", "b", "c"], ["b", "c"]), {}, "second"),
+    (STRENGTHS.probability, ("a", "b"), {"contest_features": [[1.0]]}, "contest_features"),
+    (STRENGTHS.tie_probability, ("a", "z"), {}, "second"),
+    (BY_CONTEST.probability, ("a", "b"), {"contest_features": [[1.0, 2.0]]}, "contest_features"),
     (STRENGTHS.intervals, (), {"rng": "x"}, "rng"),
     (STRENGTHS.rank_sets, (), {"rng": -1}, "rng"),
     (fi.bootstrap_strengths, (STRENGTHS,), {"rng": "x"}, "rng"),
@@ -138,9 +138,9 @@ def test_labels_that_are_tuples_can_be_held_and_contrasted():
     fit = fi.bradley_terry(c, fixed={("x", 2): 0.0})
     assert fit.strength[c.index(("x", 2))] == 0.0
     assert fit.contrast(("x", 1), ("x", 2)).estimate == fit.strength[c.index(("x", 1))]
-    assert fit.predict(("x", 1), ("x", 2)) == pytest.approx(1 / (1 + np.exp(-fit.strength[c.index(("x", 1))])))
+    assert fit.probability(("x", 1), ("x", 2)) == pytest.approx(1 / (1 + np.exp(-fit.strength[c.index(("x", 1))])))
 
 
 def test_one_item_may_be_compared_with_several():
-    together = STRENGTHS.predict("a", ["b", "c"])
-    assert together.tolist() == [STRENGTHS.predict("a", "b"), STRENGTHS.predict("a", "c")]
+    together = STRENGTHS.probability("a", ["b", "c"])
+    assert together.tolist() == [STRENGTHS.probability("a", "b"), STRENGTHS.probability("a", "c")]

@@ -1,6 +1,7 @@
 """Plackett-Luce: published estimates, laws, errors instead of infinite strengths, kernels equal to their slow twin."""
 
 import csv
+import dataclasses
 import json
 import math
 import sys
@@ -71,13 +72,13 @@ def test_puddings_with_ties_are_davidsons():
     counts = [float(row[name]) for row in rows for name in ("w_ij", "w_ji", "t_ij")]
     fit = plackett_luce(Rankings.from_lists(orders, weight=counts))
     np.testing.assert_allclose(-2 * fit.log_likelihood, 1619.419020, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(fit.ties[2], 0.7468230, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(fit.tie_parameters[2], 0.7468230, rtol=0, atol=1e-7)
     np.testing.assert_allclose(fit.worth, [.1388, .1730, .1617, .1654, .1587, .2024], rtol=0, atol=6e-5)
     found = [fit.contrast(other, "1") for other in "23456"]
     np.testing.assert_allclose([c.estimate for c in found], [.2202, .1530, .1751, .1339, .3771], rtol=0, atol=6e-5)
     # the published errors are at Davidson's seventh iteration
     np.testing.assert_allclose([c.std_error for c in found], [.1872, .1935, .1882, .1927, .1924], rtol=0, atol=6e-5)
-    np.testing.assert_allclose(fit.tie_standard_errors()[2], 0.0825, rtol=0, atol=6e-5)
+    np.testing.assert_allclose(fit.parameter_errors()["log delta 2"], 0.0825, rtol=0, atol=6e-5)
 
 
 @pytest.mark.parametrize("name, atol", [("rankings-1", 1e-9), ("rankings-2", 3e-5), ("top1-1", 1e-9), ("top1-2", 2e-8)])
@@ -209,7 +210,7 @@ def test_checks_of_rankings_in_compiled_code():
 
 def test_every_method_finds_the_same_and_certifies_it():
     items, _ = simulated(30, 400, 5, np.random.default_rng(0))
-    fits = {method: plackett_luce(Rankings.from_arrays(items), method=method) for method in ("newton", "newton-cg")}
+    fits = {method: plackett_luce(Rankings.from_arrays(items), method=method) for method in ("direct", "iterative")}
     for method, fit in fits.items():
         assert isinstance(fit, PlackettLuceResult) and fit.converged and fit.method == method
         assert fit.score_residual <= 1e-8 and fit.decrement <= 1e-6
@@ -218,19 +219,22 @@ def test_every_method_finds_the_same_and_certifies_it():
         assert np.abs(gradient).max() <= 1e-7 and fit.log_likelihood == pytest.approx(value, rel=1e-13)
         assert math.sqrt(gradient @ np.linalg.pinv(information) @ gradient) <= 1e-6
         np.testing.assert_allclose(fit.covariance(), np.linalg.pinv(information), rtol=0, atol=1e-9)
-    np.testing.assert_allclose(fits["newton"].strength, fits["newton-cg"].strength, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(fits["direct"].strength, fits["iterative"].strength, rtol=0, atol=1e-7)
 
 
 def test_with_ties_every_method_finds_the_same():
     data = Rankings.from_lists(tied_lists(6, 80, np.random.default_rng(1)))
-    fits = [plackett_luce(data, method=method) for method in ("newton", "newton-cg")]
+    fits = [plackett_luce(data, method=method) for method in ("direct", "iterative")]
     np.testing.assert_allclose(fits[0].strength, fits[1].strength, rtol=0, atol=1e-6)
-    assert set(fits[0].ties) == {2, 3} and all(fit.converged for fit in fits)
+    assert set(fits[0].tie_parameters) == {2, 3} and all(fit.converged for fit in fits)
     found, ranked = groups(data)
-    log_ties = {order: math.log(value) for order, value in fits[0].ties.items()}
+    log_ties = {order: math.log(value) for order, value in fits[0].tie_parameters.items()}
     value, gradient, information = reference.log_likelihood(found, 6, fits[0].strength, log_ties)
     assert np.abs(gradient).max() < 1e-8
-    np.testing.assert_allclose(fits[0].covariance(), np.linalg.pinv(information), rtol=0, atol=1e-9)
+    inverse = np.linalg.pinv(information)
+    np.testing.assert_allclose(fits[0].covariance(), inverse[:6, :6], rtol=0, atol=1e-9)
+    assert fits[0].parameters == {f"log delta {order}": value for order, value in log_ties.items()}
+    np.testing.assert_allclose(list(fits[0].parameter_errors().values()), np.sqrt(np.diag(inverse)[6:]), rtol=1e-6)
 
 
 def test_a_sparse_hessian_serves_where_a_dense_one_is_too_large(monkeypatch):
@@ -240,14 +244,14 @@ def test_a_sparse_hessian_serves_where_a_dense_one_is_too_large(monkeypatch):
     rng, n = np.random.default_rng(2), 300
     first = rng.integers(0, n - 2, 6000)
     items = first[:, None] + np.argsort(rng.random((6000, 3)), axis=1)
-    sparse = plackett_luce(Rankings.from_arrays(items), method="newton")
-    cg = plackett_luce(Rankings.from_arrays(items), method="newton-cg")
+    sparse = plackett_luce(Rankings.from_arrays(items), method="direct")
+    cg = plackett_luce(Rankings.from_arrays(items), method="iterative")
     np.testing.assert_allclose(sparse.strength, cg.strength, rtol=0, atol=1e-6)
     monkeypatch.setattr(sys.modules["fastirl.plackett_luce"], "_CG_LIMIT", 20)
     switched = plackett_luce(Rankings.from_arrays(items))
-    assert switched.method == "newton" and switched.converged
+    assert switched.method == "direct" and switched.converged
     monkeypatch.undo()
-    exact = plackett_luce(Rankings.from_arrays(items), method="newton")
+    exact = plackett_luce(Rankings.from_arrays(items), method="direct")
     for kind in ("hessian", "robust"):
         found, want = sparse.contrast(0, n - 1, kind), exact.contrast(0, n - 1, kind)
         np.testing.assert_allclose([found.estimate, found.std_error], [want.estimate, want.std_error], rtol=1e-6)
@@ -287,7 +291,7 @@ def test_two_items_that_may_tie_are_davidsons_model():
     fit = plackett_luce(Rankings.from_lists([[tuple(row)] if tie else list(row) for row, tie in zip(items.tolist(), tied)]))
     pairs = fi.bradley_terry(fi.Comparisons.from_pairs(*items.T, np.where(tied, 0.5, 1.0)), ties="davidson")
     np.testing.assert_allclose(fit.strength, pairs.strength, rtol=0, atol=2e-6 * fit.standard_errors().max())
-    assert fit.ties[2] == pytest.approx(pairs.tie, rel=2e-6)
+    assert fit.tie_parameters[2] == pytest.approx(pairs.tie_parameters[2], rel=2e-6)
     np.testing.assert_allclose(fit.log_likelihood, pairs.log_likelihood, rtol=1e-12)
     np.testing.assert_allclose(fit.standard_errors(), pairs.standard_errors(), rtol=1e-6)
 
@@ -323,7 +327,7 @@ def test_two_tied_items_in_closed_form():
     # 50 wins, 30 losses, 20 ties of two items: three free probabilities, two parameters, all matched
     fit = plackett_luce(Rankings.from_ballots({("a", "b"): 50, ("b", "a"): 30, (("a", "b"),): 20}))
     assert fit.contrast("a", "b").estimate == pytest.approx(math.log(5 / 3), abs=1e-9)
-    assert fit.ties[2] == pytest.approx(20 / math.sqrt(50 * 30), rel=1e-8)
+    assert fit.tie_parameters[2] == pytest.approx(20 / math.sqrt(50 * 30), rel=1e-8)
 
 
 def test_reversing_pairs_reverses_strengths():
@@ -398,7 +402,7 @@ def test_groups_infinitely_far_apart_are_fitted_each_by_itself():
                                  ["x", "y"], ["y", "x"], ["y", "x"], ["x", "y"]], [[], [], [], [], ["a"], [], [], [], [], []])
     apart = plackett_luce(split, components="each")
     np.testing.assert_allclose(fit.strength, apart.strength, rtol=0, atol=1e-8)
-    assert fit.ties[2] == pytest.approx(apart.ties[2], rel=1e-8)
+    assert fit.tie_parameters[2] == pytest.approx(apart.tie_parameters[2], rel=1e-8)
     # the limit is reached: a prior so wide that it hardly pulls leaves the same contrasts within
     wide = plackett_luce(data, prior_std=300.0)
     assert wide.contrast("a", "c").estimate == pytest.approx(fit.contrast("a", "c").estimate, abs=1e-3)
@@ -458,7 +462,7 @@ def test_running_out_of_steps_is_said():
     items, _ = simulated(10, 100, 4, np.random.default_rng(11), spread=3.0)
     with pytest.warns(ConvergenceWarning, match="stopped after 1 steps"):
         fit = plackett_luce(Rankings.from_arrays(items), prior_std=30.0, max_iter=1)
-    assert not fit.converged and "not converged" in fit.summary().notes[-1]
+    assert not fit.converged and "NOT converged" in fit.summary().notes[-1]
 
 
 def test_a_million_labels_and_three_rankings():
@@ -492,5 +496,27 @@ def test_wrong_calls_are_refused(call, message):
 
 def test_what_is_printed():
     fit = plackett_luce([NAMES, NAMES[::-1], ["bob", "ann"]])
-    assert fit.summary()["item"].tolist()[0] == "bob" and "log likelihood" in str(fit)
+    assert fit.summary()[""].tolist()[0] == "bob" and "log likelihood" in str(fit)
     assert repr(fit).startswith("PlackettLuceResult(4 items")
+
+
+def test_results_of_pairs_are_called_as_those_of_bradley_terry():
+    """Pairs are the same model, and every name that both results have means the same."""
+    votes = [["a", "b"]] * 3 + [["b", "a"]] + [["b", "c"]] * 2 + [["c", "a"], [("a", "b")], [("b", "c")]]
+    ranked = Rankings.from_lists(votes)
+    first, second, outcome = zip(*[(*vote[0], 0.5) if isinstance(vote[0], tuple) else (*vote, 1.0) for vote in votes])
+    pairs, worths = fi.bradley_terry(fi.Comparisons.from_pairs(first, second, outcome), "davidson"), plackett_luce(ranked)
+    shared = {field.name for field in dataclasses.fields(pairs)} & {field.name for field in dataclasses.fields(worths)}
+    assert shared >= {"labels", "strength", "tie_parameters", "log_likelihood", "score_residual", "decrement", "converged",
+                      "n_iter", "method", "ties", "component", "n_components", "prior_std", "weight_sum", "tol"}
+    for name in ("labels", "ties", "n_components", "component", "prior_std", "weight_sum", "tol", "converged"):
+        np.testing.assert_array_equal(getattr(pairs, name), getattr(worths, name))
+    for name in ("strength", "std_error", "worth"):
+        np.testing.assert_allclose(getattr(pairs, name), getattr(worths, name), rtol=0, atol=1e-7)
+    assert pairs.tie_parameters[2] == pytest.approx(worths.tie_parameters[2], rel=1e-7)
+    for kind in ("hessian", "robust"):
+        np.testing.assert_allclose(pairs.covariance(kind), worths.covariance(kind), rtol=0, atol=1e-7)
+        ours, theirs = (list(fit.parameter_errors(kind).values()) for fit in (pairs, worths))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    np.testing.assert_allclose(list(pairs.parameters.values()), list(worths.parameters.values()), atol=1e-7)
+    assert pairs.summary().columns == worths.summary().columns[:5] and pairs.n_comparisons == worths.n_rankings

@@ -9,7 +9,7 @@ from .active_queries import (
 from .adversarial import AIRL, GAIL
 from .apprenticeship import ApprenticeshipLearning, MaximumMarginPlanning
 from .bayesian import BayesianIRL
-from .bradley_terry import BradleyTerry, bootstrap_strengths, bradley_terry
+from .bradley_terry import BradleyTerryResult, bootstrap_strengths, bradley_terry
 from .cloning import BehaviorCloning
 from .compare import CrossValidation, LearnerComparison, ShortestPath, compare_learners, cross_validate
 from .comparisons import Comparisons
@@ -63,8 +63,8 @@ __all__ = [
     "AIRL", "ApprenticeshipLearning", "BayesianIRL", "BehaviorCloning", "DAgger", "GAIL", "MaxEntIRL", "MaximumMarginPlanning",
     "RecedingHorizonIRL", "RelativeEntropyIRL", "ShortestPath",
     # learn from preferences: strengths, winners
-    "BradleyTerry", "PlackettLuceResult", "WinnerResult", "bootstrap_strengths", "borda", "bradley_terry", "condorcet_winner",
-    "copeland", "plackett_luce", "schwartz_set", "smith_set",
+    "BradleyTerryResult", "PlackettLuceResult", "WinnerResult", "bootstrap_strengths", "borda", "bradley_terry",
+    "condorcet_winner", "copeland", "plackett_luce", "schwartz_set", "smith_set",
     # rewards and behaviour from preferences and feedback
     "DPO", "InteractiveQLearning", "PreferenceIRL", "SimulatedTrainer", "TAMER",
     # which question next

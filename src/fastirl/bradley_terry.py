@@ -21,7 +21,7 @@ from .exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumEr
 from .results import Contrast
 from .tables import Table
 
-__all__ = ["BradleyTerry", "StrengthBootstrap", "StrengthIntervals", "bootstrap_strengths", "bradley_terry"]
+__all__ = ["BradleyTerryResult", "StrengthBootstrap", "StrengthIntervals", "bootstrap_strengths", "bradley_terry"]
 
 TIES = ("half", "davidson", "rao_kupper")
 KINDS = ("hessian", "robust", "clustered")
@@ -131,12 +131,12 @@ def bradley_terry(comparisons, ties="half", *, home=False, features=None, featur
     tol : float
         Largest |score_i| / n_i, n_i the weight of an item's comparisons. The Newton decrement must be at most 1e-6 besides.
     max_iter : int
-    start : (n_items,) array or BradleyTerry, optional
+    start : (n_items,) array or BradleyTerryResult, optional
         Strengths to begin with.
 
     Returns
     -------
-    BradleyTerry
+    BradleyTerryResult
 
     Raises
     ------
@@ -204,7 +204,7 @@ def bradley_terry(comparisons, ties="half", *, home=False, features=None, featur
         _check_columns(likelihood, feature_names, prior_std)
     point = likelihood.start()
     if start is not None and features is None:
-        begin = start.strength if isinstance(start, BradleyTerry) else start
+        begin = start.strength if isinstance(start, BradleyTerryResult) else start
         point.strength = np.where(held, values, _v.float_vector("start", begin, c.n_items))
     try:
         point, found, residual, decrement, n_iter, converged = climb(likelihood, system, point, tol, max_iter)
@@ -225,18 +225,19 @@ def bradley_terry(comparisons, ties="half", *, home=False, features=None, featur
             ConvergenceWarning)
     point.strength = strength
     extra = dict(zip(names, point.extra.tolist()))
-    tie = None
+    tie = {}
     if ties != "half":
         bare = 0.0 if ties == "davidson" else 1.0
-        tie = bare if ties_in_model == "half" else float(np.exp(point.extra[-1]))
-    return BradleyTerry(
-        labels=c.labels, strength=_v.freeze(strength), home=extra.pop("home", None), tie=tie,
+        tie[2] = bare if ties_in_model == "half" else float(np.exp(point.extra[-1]))
+    weight_sum = float(c.n_comparisons if c._weight is None else c.weight.sum())
+    return BradleyTerryResult(
+        labels=c.labels, strength=_v.freeze(strength), home=extra.pop("home", None), tie_parameters=tie,
         contest_coef=extra, coef=None if point.coef is None else _v.freeze(point.coef), feature_names=feature_names,
         log_likelihood=float(found["log_likelihood"]), score_residual=residual, decrement=decrement, converged=bool(converged),
         n_iter=n_iter, method=system.method if isinstance(system, Linear) or system.solver is None else system.solver.method,
         ties=ties, component=_v.freeze(group.astype(np.int32)), n_components=len(floating), fixed=dict(fixed or {}),
-        prior_std=prior_std, ghost_games=ghost, n_comparisons=c.n_comparisons,
-        across=0.0 if dropped is None else float(c.weight.sum() - cells.weight.sum()), source=inference)
+        prior_std=prior_std, ghost_games=ghost, n_comparisons=c.n_comparisons, weight_sum=weight_sum, tol=tol,
+        across=0.0 if dropped is None else weight_sum - float(cells.weight.sum()), source=inference)
 
 
 def _read_features(c, features, names, ghost, fixed, components):
@@ -627,8 +628,8 @@ class StrengthIntervals:
     labels : (n_items,) labels
     estimate, std_error, lower, upper : (n_items,) float64
     level : float
-    quantile : float, how many standard errors each side
-    method : "pointwise", "draws", "sidak" or "bonferroni"
+    quantile : float, how many standard errors each side; None of a bootstrap
+    method : "pointwise", "draws", "sidak", "bonferroni" or "bootstrap"
         "draws": the quantile of the largest |deviation| / s.e. in normal draws with the estimated covariance.
     """
 
@@ -638,12 +639,12 @@ class StrengthIntervals:
     lower: np.ndarray
     upper: np.ndarray
     level: float
-    quantile: float
+    quantile: object
     method: str
 
 
 @dataclass(frozen=True, eq=False)
-class BradleyTerry:
+class BradleyTerryResult:
     """A fit of `bradley_terry`: strengths, how they were reached, and what follows from them.
 
     Attributes
@@ -651,7 +652,7 @@ class BradleyTerry:
     labels : (n_items,) labels of the items
     strength : (n_items,) float64, on the scale of log odds; sums to 0 in each component, unless something is held or has a prior
     home : float or None, effect of being named first
-    tie : float or None, ν of Davidson or θ of Rao and Kupper
+    tie_parameters : dict from the size of a tie, here 2, to its parameter: ν of Davidson or θ of Rao and Kupper; empty for "half"
     contest_coef : dict from name to number
     coef : (k,) float64 θ where r = X θ, else None
     feature_names : tuple of str
@@ -667,14 +668,15 @@ class BradleyTerry:
     fixed : dict of held strengths
     prior_std : float or None
     ghost_games : float
-    n_comparisons : int
+    n_comparisons : int; weight_sum : float, their weight
+    tol : float
     across : float, weight of comparisons between components, which say nothing more
     """
 
     labels: np.ndarray
     strength: np.ndarray
     home: object
-    tie: object
+    tie_parameters: dict
     contest_coef: dict
     coef: object
     feature_names: tuple
@@ -691,12 +693,14 @@ class BradleyTerry:
     prior_std: object
     ghost_games: float
     n_comparisons: int
+    weight_sum: float
+    tol: float
     across: float
     source: object = field(default=None, repr=False)
 
     def __repr__(self):
         state = "converged" if self.converged else "NOT converged"
-        return f"BradleyTerry({len(self.labels):,} items, log likelihood {self.log_likelihood:.6g}, {state})"
+        return f"BradleyTerryResult({len(self.labels):,} items, log likelihood {self.log_likelihood:.6g}, {state})"
 
     @cached_property
     def _errors(self):
@@ -708,6 +712,12 @@ class BradleyTerry:
             variance, accuracy = self.source.variance(kind)
             self._errors[kind] = _v.freeze(np.sqrt(np.maximum(variance, 0.0))), accuracy
         return self._errors[kind]
+
+    @property
+    def worth(self):
+        """(n_items,) exp(strength), scaled to add up to 1 in each component."""
+        worth = np.exp(self.strength - self.strength.max())
+        return worth / np.bincount(self.component, worth)[self.component]
 
     @property
     def std_error(self):
@@ -729,19 +739,25 @@ class BradleyTerry:
         return self._error(kind)[1]
 
     def parameter_errors(self, kind="hessian"):
-        """dict from name to standard error: coefficients, home and contest effects, log ν or log θ."""
+        """dict from name to standard error of what `parameters` lists."""
         _v.one_of("kind", kind, KINDS)
         errors = np.sqrt(np.maximum(np.diag(self.source.extra_covariance(kind)), 0.0))
-        return dict(zip(self._parameters(), errors.tolist()))
+        return dict(zip(self.parameters, errors.tolist()))
 
-    def _parameters(self):
+    @property
+    def _log_tie(self):
+        return float(np.log(self.tie_parameters[2]))
+
+    @property
+    def parameters(self):
+        """dict from name to estimate of all but the strengths: coefficients, home and contest effects, log ν or log θ."""
         m = self.source.likelihood
         named = {} if self.coef is None else dict(zip(self.feature_names, self.coef.tolist()))
         if self.home is not None:
             named["home"] = self.home
         named.update(self.contest_coef)
         if m.ties != "half":
-            named["log nu" if m.ties == "davidson" else "log theta"] = float(np.log(self.tie))
+            named["log nu" if m.ties == "davidson" else "log theta"] = self._log_tie
         return named
 
     def covariance(self, kind="hessian"):
@@ -841,7 +857,7 @@ class BradleyTerry:
                      notes=f"best and worst rank: at once for all items with probability {level:g} ({i.method})",
                      formats={"strength": ".4f"})
 
-    def predict(self, first, second, neutral=False, contest_features=None):
+    def probability(self, first, second, neutral=False, contest_features=None):
         """P(first ≻ second), a float or (m,) for labels or sequences of labels.
 
         Parameters
@@ -852,27 +868,27 @@ class BradleyTerry:
 
         Notes
         -----
-        With a parameter of ties this is the probability of a win; `predict_tie` has that of a tie.
+        With a parameter of ties this is the probability of a win; `tie_probability` has that of a tie.
         """
         eta = self._eta(first, second, neutral, contest_features)
         ties = self.source.likelihood.ties
         if ties == "davidson":
-            top = np.maximum(np.abs(eta) / 2, np.log(self.tie))
-            found = np.exp(eta / 2 - top) / (np.exp(eta / 2 - top) + np.exp(-eta / 2 - top) + np.exp(np.log(self.tie) - top))
+            top = np.maximum(np.abs(eta) / 2, self._log_tie)
+            found = np.exp(eta / 2 - top) / (np.exp(eta / 2 - top) + np.exp(-eta / 2 - top) + np.exp(self._log_tie - top))
         else:
-            found = expit(eta - (np.log(self.tie) if ties == "rao_kupper" else 0.0))
+            found = expit(eta - (self._log_tie if ties == "rao_kupper" else 0.0))
         return float(found) if np.ndim(found) == 0 else found
 
-    def predict_tie(self, first, second, neutral=False, contest_features=None):
+    def tie_probability(self, first, second, neutral=False, contest_features=None):
         """P(neither), a float or (m,); 0 where the fit has no parameter of ties."""
-        there = self.predict(first, second, neutral, contest_features)
+        there = self.probability(first, second, neutral, contest_features)
         if self.source.likelihood.ties == "half":
             return 0.0 * there
         eta = self._eta(first, second, neutral, contest_features)
         if self.ties == "davidson":
-            found = np.exp(np.log(self.tie) - np.logaddexp(np.logaddexp(eta / 2, -eta / 2), np.log(self.tie)))
+            found = np.exp(self._log_tie - np.logaddexp(np.logaddexp(eta / 2, -eta / 2), self._log_tie))
         else:
-            d = np.log(self.tie)
+            d = self._log_tie
             found = np.exp(np.log(-np.expm1(-2 * d)) + log_expit(d - eta) + log_expit(d + eta))
         return float(found) if np.ndim(found) == 0 else found
 
@@ -908,7 +924,7 @@ class BradleyTerry:
         i = self.intervals(level, False, kind)
         order = np.argsort(-self.strength, kind="stable")
         errors = self.parameter_errors(kind)
-        named = self._parameters()
+        named = self.parameters
         z = i.quantile
         columns = {
             "": [*map(str, self.labels[order].tolist()), *named],
@@ -921,8 +937,7 @@ class BradleyTerry:
         constraint = ("held: " + ", ".join(map(str, self.fixed)) if self.fixed else "strengths are linear in features"
                       if self.coef is not None else "strengths shrink towards 0" if self.prior_std or self.ghost_games
                       else "strengths sum to 0" + (" in each component" if self.n_components > 1 else ""))
-        total = float(self.source.comparisons.weight.sum())
-        weighted = "" if total == self.n_comparisons else f" of weight {total:g}"
+        weighted = "" if self.weight_sum == self.n_comparisons else f" of weight {self.weight_sum:g}"
         notes = [
             f"{self.n_comparisons:,} comparisons{weighted} of {len(self.labels):,} items, log likelihood "
             f"{self.log_likelihood:.6f}; {constraint}",
@@ -965,9 +980,12 @@ class StrengthBootstrap:
         return self.strength.std(axis=0, ddof=1)
 
     def intervals(self, level=0.95):
-        """(n_items,) lower and upper quantiles of the resamples."""
-        level = _v.positive_number("level", level, upper=1)
-        return tuple(np.quantile(self.strength, [(1 - level) / 2, (1 + level) / 2], axis=0))
+        """Quantiles of the resamples: `StrengthIntervals`, whose `quantile` is None."""
+        level = _v.positive_number("level", level)
+        if level >= 1:
+            raise InvalidInputError(f"`level` must lie between 0 and 1: got {level:g}; pass 0.95, say")
+        lower, upper = np.quantile(self.strength, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return StrengthIntervals(self.labels, self.estimate, self.std_error, lower, upper, level, None, "bootstrap")
 
 
 def bootstrap_strengths(fit, n_draws=1000, rng=0, by="comparison"):
@@ -975,7 +993,7 @@ def bootstrap_strengths(fit, n_draws=1000, rng=0, by="comparison"):
 
     Parameters
     ----------
-    fit : BradleyTerry
+    fit : BradleyTerryResult
     n_draws : int
     rng : numpy.random.Generator, or int as its seed
     by : "comparison" or "cluster"
@@ -1002,7 +1020,7 @@ def bootstrap_strengths(fit, n_draws=1000, rng=0, by="comparison"):
     >>> bootstrap_strengths(bradley_terry(c), 200).strength.shape
     (200, 2)
     """
-    if not isinstance(fit, BradleyTerry):
+    if not isinstance(fit, BradleyTerryResult):
         raise InvalidInputError(f"`fit` must be what bradley_terry returned: got a {type(fit).__name__}; fit first")
     n_draws = _v.whole_number("n_draws", n_draws, lower=2)
     _v.one_of("by", by, ("comparison", "cluster"))

@@ -63,7 +63,7 @@ class DPO(Learner):
     loss_ : float, mean loss of a comparison
     slope_ : float, the largest derivative of the loss, per weight of the comparisons that it belongs to: in the log ratio of a
         choice (convex problems), or in the logits of a state
-    newton_decrement_ : float, of the loss sum at the end; nan for trajectories
+    decrement_ : float, of the loss sum at the end; nan for trajectories
     last_move_ : float, what the next Newton step would move a margin βh by, at most 1e-6 where converged; nan for trajectories
     convex_ : bool, True where all comparisons are of two choices in one state: then the answer is the global optimum. Otherwise
         it is a stationary point that is reached from the reference
@@ -232,7 +232,7 @@ class DPO(Learner):
         graph = sparse.coo_array((np.ones(i.size), (i, j)), (pairs.size,) * 2)
         n, component = csgraph.connected_components(graph, directed=False)
         loss.refuse_no_optimum(i, j, component, n, [labels[k] for k in np.unique(of.reshape(-1), return_index=True)[1]])
-        h, self.slope_, self.newton_decrement_, self.last_move_, self.n_iter_ = _newton(loss, i, j, component, pairs.size,
+        h, self.slope_, self.decrement_, self.last_move_, self.n_iter_ = _newton(loss, i, j, component, pairs.size,
                                                                                        self.max_iter)
         self.least_curvature_ = float("nan")
         self.component_ = np.full(model.n_pairs, -1)
@@ -265,7 +265,7 @@ class DPO(Learner):
                 f"the loss must have a minimum: it falls for ever as the log ratios of {shown(labels[a[at]])} and "
                 f"{shown(labels[b[at]])} part, since no label speaks for the second; pass label_smoothing=0.1 with "
                 "smoothing='conservative', loss='ipo', or gather more comparisons", items=(labels[a[at]],))
-        self.newton_decrement_ = self.last_move_ = float("nan")
+        self.decrement_ = self.last_move_ = float("nan")
         self.component_ = None
         self.least_curvature_ = float("nan")
         if slots.size <= _DENSE:

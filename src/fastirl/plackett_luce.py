@@ -38,25 +38,28 @@ class PlackettLuceResult:
     ----------
     labels : (n_items,) labels of the items
     strength : (n_items,) λ, log worths; they add up to 0 in each component (with a prior: are drawn to 0)
-    ties : dict from the size of a tie to its parameter δ; empty where nothing tied
+    tie_parameters : dict from the size of a tie to its parameter δ; empty where nothing tied
     log_likelihood : float, without the prior
-    n_rankings : float, weight of all rankings; `n_choices` : float, weight of all choices among two or more
+    n_rankings : int; weight_sum : float, their weight; n_choices : float, weight of all choices among two or more
     appearances : (n_items,) weight of the choices at which each item was there
     score_residual : float, largest |score of an item| / its appearances
     decrement : float, √(gᵀ H⁻¹ g): how many standard errors the farthest contrast is off
     converged : bool, `score_residual` ≤ tol and `decrement` ≤ 1e-6
     n_iter : int, Newton steps; `n_passes` : int, passes over the data
-    method : "newton" or "newton-cg"
+    method : "direct" or "iterative"
+    ties : str, as asked
     component : (n_items,) int32, which items are connected; strengths compare within a component only
+    n_components : int
     prior_std : standard deviation of the normal prior, or None
     tol : float
     """
 
     labels: np.ndarray
     strength: np.ndarray
-    ties: dict
+    tie_parameters: dict
     log_likelihood: float
-    n_rankings: float
+    n_rankings: int
+    weight_sum: float
     n_choices: float
     appearances: np.ndarray
     score_residual: float
@@ -65,7 +68,9 @@ class PlackettLuceResult:
     n_iter: int
     n_passes: int
     method: str
+    ties: str
     component: np.ndarray
+    n_components: int
     prior_std: object
     tol: float
     source: object = field(default=None, repr=False, compare=False)
@@ -85,7 +90,7 @@ class PlackettLuceResult:
         return _v.freeze(self.source.inverse(self.source.at))
 
     def covariance(self, kind="hessian"):
-        """(n_items + ties,) squared: covariance of strengths, their sums held, and then of log δ in the order of `ties`.
+        """(n_items, n_items) covariance of `strength`, its sums held; a dense matrix, refused beyond 5,000 items.
 
         Parameters
         ----------
@@ -96,6 +101,11 @@ class PlackettLuceResult:
         InvalidInputError
             More than 5,000 items: ask `contrast` for the pairs that matter.
         """
+        n = len(self.labels)
+        return self._covariance(kind)[:n, :n]
+
+    def _covariance(self, kind):
+        """Of strengths, and then of log δ in the order of `tie_parameters`."""
         _v.one_of("kind", kind, ("hessian", "robust", "clustered"))
         if kind == "hessian":
             return self._inverse
@@ -136,11 +146,11 @@ class PlackettLuceResult:
         _v.one_of("kind", kind, ("hessian", "robust", "clustered"))
         if kind not in self._kept:
             n, accuracy = len(self.labels), 0.0
-            if kind == "hessian" and n > _EXACT and not self.ties:
+            if kind == "hessian" and n > _EXACT and not self.tie_parameters:
                 variance, accuracy = self.source.inverse_diagonal(self.source.at)
                 accuracy /= 2  # of the root
             else:
-                variance = np.diag(self.covariance(kind))[:n]
+                variance = np.diag(self._covariance(kind))[:n]
             self._kept[kind] = _v.freeze(np.sqrt(np.maximum(variance, 0.0))), accuracy
         return self._kept[kind]
 
@@ -148,13 +158,18 @@ class PlackettLuceResult:
     def _kept(self):
         return {}
 
-    def tie_standard_errors(self, kind="hessian"):
-        """dict from the size of a tie to the standard error of log δ."""
+    @property
+    def parameters(self):
+        """dict from name to estimate of all but the strengths: "log delta 2" is log δ of ties of two, and so on."""
+        return {f"log delta {size}": float(np.log(value)) for size, value in self.tie_parameters.items()}
+
+    def parameter_errors(self, kind="hessian"):
+        """dict from name to standard error of what `parameters` lists."""
         _v.one_of("kind", kind, ("hessian", "robust", "clustered"))
-        if not self.ties:
+        if not self.tie_parameters:
             return {}
-        errors = np.sqrt(np.maximum(np.diag(self.covariance(kind))[len(self.labels):], 0.0))
-        return dict(zip(self.ties, errors.tolist()))
+        errors = np.sqrt(np.maximum(np.diag(self._covariance(kind))[len(self.labels):], 0.0))
+        return dict(zip(self.parameters, errors.tolist()))
 
     def contrast(self, first, second, kind="hessian"):
         """Difference of the strengths of two items with its error: a `Contrast`.
@@ -180,7 +195,7 @@ class PlackettLuceResult:
             raise InvalidInputError(f"only connected items can be compared: {_v.shown(self.labels[i])} and "
                                     f"{_v.shown(self.labels[j])} are in different components; pass prior_std=, or "
                                     "compare within one")
-        direction = np.zeros(len(self.labels) + len(self.ties))
+        direction = np.zeros(len(self.labels) + len(self.tie_parameters))
         direction[i] += 1.0
         direction[j] -= 1.0
         solved = self.source.solve(self.source.at, direction)
@@ -228,26 +243,33 @@ class PlackettLuceResult:
         if level >= 1:
             raise InvalidInputError(f"`level` must lie between 0 and 1: got {level:g}; pass 0.95, say")
         order = np.argsort(-self.strength, kind="stable")
-        error, half = self.standard_errors(kind), float(ndtri(0.5 + level / 2))
-        data = {"item": [_v.plain(label) if np.isscalar(label) else str(label) for label in self.labels[order]],
-                "strength": self.strength[order], "s.e.": error[order], "low": (self.strength - half * error)[order],
-                "high": (self.strength + half * error)[order], "worth": self.worth[order]}
-        if self.component.max(initial=0):
-            data["component"] = self.component[order]
-        notes = [f"log likelihood {self.log_likelihood:.4f}, {self.n_choices:g} choices; {100 * level:g}% intervals ({kind})"]
-        errors = self.tie_standard_errors(kind)
-        notes += [f"ties of {size}: δ = {value:.4g} (s.e. of log δ {errors[size]:.3g})" for size, value in self.ties.items()]
-        if not self.converged:
-            notes.append("not converged")
-        return Table(data, title="Plackett-Luce strengths", notes=notes,
-                     formats={name: ".4f" for name in ("strength", "s.e.", "low", "high", "worth")})
+        named, errors = self.parameters, self.parameter_errors(kind)
+        estimate = np.concatenate([self.strength[order], list(named.values())])
+        error = np.concatenate([self.standard_errors(kind)[order], list(errors.values())])
+        half, blank = float(ndtri(0.5 + level / 2)) * error, [None] * len(named)
+        columns = {"": [*map(str, self.labels[order].tolist()), *named], "estimate": estimate, "std. error": error,
+                   f"{level:.0%} from": estimate - half, "to": estimate + half, "worth": [*self.worth[order].tolist(), *blank]}
+        if self.n_components > 1:
+            columns["component"] = [*self.component[order].tolist(), *blank]
+        weighted = "" if self.weight_sum == self.n_rankings else f" of weight {self.weight_sum:g}"
+        accuracy = self.std_error_accuracy(kind)
+        notes = [
+            f"{self.n_rankings:,} rankings{weighted} of {len(self.labels):,} items, log likelihood {self.log_likelihood:.6f}; "
+            + ("strengths shrink towards 0" if self.prior_std else
+               "strengths sum to 0" + (" in each component" if self.n_components > 1 else "")),
+            f"{'converged' if self.converged else 'NOT converged'}: largest |score|/n {self.score_residual:.1e}, decrement "
+            f"{self.decrement:.1e}, {self.n_iter} iterations ({self.method}); {kind} errors"
+            + (f", probed to {accuracy:.1%}" if accuracy else ""),
+        ]
+        return Table(columns, title="Plackett-Luce" + (", ties by davidson" if named else ""), notes=notes,
+                     formats={name: ".4f" for name in columns if name not in ("", "component")})
 
     def __str__(self):
         return str(self.summary()) if len(self.labels) <= 100 else repr(self)
 
     def __repr__(self):
         return (f"PlackettLuceResult({len(self.labels):,} items, log likelihood {self.log_likelihood:.6g}, "
-                f"{'converged' if self.converged else 'not converged'})")
+                f"{'converged' if self.converged else 'NOT converged'})")
 
 
 def plackett_luce(rankings, ties="davidson", *, prior_std=None, components="error", method="auto", tol=1e-8, max_iter=100):
@@ -273,7 +295,7 @@ def plackett_luce(rankings, ties="davidson", *, prior_std=None, components="erro
         What to do where some group of items never lost to, never won against, or never met the rest, so that no finite
         maximum exists: name it, or fit each group in which wins lead from everyone to everyone on its own, Σ λ = 0 in each.
         Choices across groups then have likelihood 1 in the limit and say nothing more.
-    method : "auto", "newton" or "newton-cg"
+    method : "auto", "direct" or "iterative"
         Newton steps from a factorised Hessian, or from conjugate gradients that never form it. "auto": the first up to 200
         parameters, else the second, until a system needs more than 60 iterations and a factor is cheap.
     tol : float, on the largest |score| of an item per appearance
@@ -322,7 +344,7 @@ def plackett_luce(rankings, ties="davidson", *, prior_std=None, components="erro
             rankings = Rankings.from_lists(rankings)
     _v.one_of("ties", ties, ("davidson", "error"))
     _v.one_of("components", components, ("error", "each"))
-    _v.one_of("method", method, ("auto", "newton", "newton-cg"))
+    _v.one_of("method", method, ("auto", "direct", "iterative"))
     prior_std = None if prior_std is None else _v.positive_number("prior_std", prior_std)
     tol, max_iter = _v.positive_number("tol", tol), _v.whole_number("max_iter", max_iter, lower=1)
     if ties == "error" and rankings.has_ties:
@@ -344,7 +366,7 @@ def plackett_luce(rankings, ties="davidson", *, prior_std=None, components="erro
         model.check_ties(component)
     else:
         model.check_orders()
-    return _fit(model, rankings, method, tol, max_iter)
+    return _fit(model, rankings, ties, method, tol, max_iter)
 
 
 def _informative(rankings):
@@ -837,9 +859,9 @@ class _Tied(_Strict):
 # -------------------------------------------------------------------- Newton
 
 
-def _fit(model, rankings, method, tol, max_iter):
+def _fit(model, rankings, ties, method, tol, max_iter):
     if method == "auto":
-        method = "newton" if model.n_params <= _SMALL else "newton-cg"
+        method = "direct" if model.n_params <= _SMALL else "iterative"
         may_switch = True
     else:
         may_switch = False
@@ -852,7 +874,7 @@ def _fit(model, rankings, method, tol, max_iter):
     while True:
         residual = float((np.abs(gradient) / counts).max())
         tight = residual <= 0.5 * tol
-        if method == "newton-cg":
+        if method == "iterative":
             # no system need be solved better than for what it is there; the last one tells how far away the maximum is
             forcing = 0.01 if tight else min(0.1, max(np.sqrt(residual), 0.1 * tol / residual))
             step, report = _conjugate_gradients(model, at, -gradient, forcing, _CG_LIMIT if may_switch else 10 * model.n_params)
@@ -860,7 +882,7 @@ def _fit(model, rankings, method, tol, max_iter):
             if may_switch and not report.reached:
                 may_switch = False
                 if model.direct_is_cheap(at):
-                    method = "newton"
+                    method = "direct"
                 continue
             # of what is left of the system, by an eigenvalue a hundred times smaller than any that was seen
             decrement = float(np.sqrt(max(-gradient @ step, 0.0) + 100.0 * report.rest / ritz))
@@ -885,11 +907,12 @@ def _fit(model, rankings, method, tol, max_iter):
     n = model.n_items
     return PlackettLuceResult(
         labels=rankings.labels, strength=_v.freeze(theta[:n].copy()),
-        ties={order: float(np.exp(value)) for order, value in zip(model.orders, theta[n:])},
-        log_likelihood=model.log_likelihood(at), n_rankings=rankings.n_votes, n_choices=model.n_choices,
+        tie_parameters={order: float(np.exp(value)) for order, value in zip(model.orders, theta[n:])},
+        log_likelihood=model.log_likelihood(at), n_rankings=len(rankings), weight_sum=rankings.n_votes,
+        n_choices=model.n_choices,
         appearances=_v.freeze(model.appearances), score_residual=residual, decrement=decrement, converged=converged,
-        n_iter=n_iter, n_passes=model.n_passes, method=method, component=_v.freeze(model.component), prior_std=model.prior,
-        tol=tol, source=model)
+        n_iter=n_iter, n_passes=model.n_passes, method=method, ties=ties, component=_v.freeze(model.component),
+        n_components=int(model.component.max(initial=0)) + 1, prior_std=model.prior, tol=tol, source=model)
 
 
 def _line_search(model, theta, value, gradient, step, diagonal):
