@@ -345,7 +345,7 @@ def test_0_bits_are_the_widest_vectors_of_the_machine():
         m.hard(value, out[0])
         m.soft(value, out[1], share)
         m.expected(policy, value, out[2])
-        merged(case, policy, begin).solve(value, out[3], np.zeros((7, case.n_states)), 1e-6, 100, bits=bits)
+        merged(case, policy, begin).solve(value, out[3], workspace(case.n_states), 1e-6, 100, bits=bits)
         return [a.tobytes() for a in (q, out, share, applied("exp", x, bits))]
 
     def exists(bits):
@@ -378,7 +378,7 @@ def test_arrays_that_are_only_read_may_be_read_only(bits):
     rows_of(m, case, best, np.array([0, 30]))
     system.product(value, out)
     system.sweep(value, mu, out)
-    system.solve(mu, out, np.zeros((7, 30)), 1e-6, 50, bits=bits)
+    system.solve(mu, out, workspace(30), 1e-6, 50, bits=bits)
     system.transposed()
 
 
@@ -403,10 +403,9 @@ def test_a_width_of_vectors_that_no_machine_has_is_a_value_error():
 import numpy as np
 from fastirl import _planning
 n = 2
-begin, ptr = np.array([0, n]), np.zeros(n + 1, np.int64)
-system = _planning.System(n, begin, ptr, np.empty(0, np.int32), np.empty(0, np.float32), np.ones(n))
+system = _planning.System(n, np.array([0, n]))
 try:
-    system.solve(np.ones(n), np.empty(n), np.zeros((7, n)), 1e-6, 5, bits=128)
+    system.solve(np.ones(n), np.empty(n), np.zeros(_planning.workspace(n)), 1e-6, 5, bits=128)
 except ValueError:
     print("refused")
 """
@@ -448,20 +447,21 @@ LONG = {
     "set_pattern, model": lambda m, s: s.set_pattern(wide(), np.zeros(2 * PAIRS + 2, np.uint16)),
     "set_merged, slot": lambda m, s: s.set_merged(m, np.zeros(2 * PAIRS + 1, np.uint16), np.zeros(PAIRS)),
     "set_merged, policy": lambda m, s: s.set_merged(m, np.zeros(2 * PAIRS, np.uint16), np.zeros(PAIRS + 1)),
-    "set_rows, best": lambda m, s: s.set_rows(m, np.full(N + 1, -1, np.int32), np.full(N, -2, np.int32)),
-    "set_rows, previous": lambda m, s: s.set_rows(m, np.full(N, -1, np.int32), np.full(N + 1, -2, np.int32)),
-    "set_rows, model": lambda m, s: s.set_rows(wide(), np.full(N, -1, np.int32), np.full(N, -2, np.int32)),
-    "use_pattern": lambda m, s: s.use_pattern(*[np.zeros(N, np.int32)] * 3, np.zeros(N + 1, np.int32)),
-    "use_arrays": lambda m, s: s.use_arrays(np.zeros(500, np.int32), np.zeros(501, np.float32)),
+    "set_rows, best": lambda m, s: roomy(m, s).set_rows(m, np.full(N + 1, -1, np.int32), np.full(N, -2, np.int32)),
+    "set_rows, previous": lambda m, s: roomy(m, s).set_rows(m, np.full(N, -1, np.int32), np.full(N + 1, -2, np.int32)),
+    "set_rows, model": lambda m, s: roomy(m, s).set_rows(wide(), np.full(N, -1, np.int32), np.full(N, -2, np.int32)),
+    "set_rows, no room": lambda m, s: s.set_rows(m, np.full(N, -1, np.int32), np.full(N, -2, np.int32)),
+    "make_room, model": lambda m, s: s.make_room(wide()),
+    **{f"use_pattern, part {part}": lambda m, s, part=part: s.use_pattern(
+        [np.append(x, x[-1:]) if i == part else x for i, x in enumerate(s.pattern())]) for part in range(8)},
     "product, x": lambda m, s: s.product(np.zeros(N + 1), np.zeros(N)),
     "product, out": lambda m, s: s.product(np.zeros(N), np.zeros(N + 1)),
     "sweep, x": lambda m, s: s.sweep(np.zeros(N + 1), np.zeros(N), np.zeros(N)),
     "sweep, b": lambda m, s: s.sweep(np.zeros(N), np.zeros(N + 1), np.zeros(N)),
     "sweep, out": lambda m, s: s.sweep(np.zeros(N), np.zeros(N), np.zeros(N + 1)),
-    "solve, right": lambda m, s: s.solve(np.zeros(N + 1), np.zeros(N), np.zeros((7, N)), 0.1, 5),
-    "solve, x": lambda m, s: s.solve(np.zeros(N), np.zeros(N + 1), np.zeros((7, N)), 0.1, 5),
-    "solve, rows of work": lambda m, s: s.solve(np.zeros(N), np.zeros(N), np.zeros((8, N)), 0.1, 5),
-    "solve, work": lambda m, s: s.solve(np.zeros(N), np.zeros(N), np.zeros((7, N + 1)), 0.1, 5),
+    "solve, right": lambda m, s: s.solve(np.zeros(N + 1), np.zeros(N), workspace(N), 0.1, 5),
+    "solve, x": lambda m, s: s.solve(np.zeros(N), np.zeros(N + 1), workspace(N), 0.1, 5),
+    "solve, work": lambda m, s: s.solve(np.zeros(N), np.zeros(N), np.append(workspace(N), 0.0), 0.1, 5),
 }
 
 
@@ -473,6 +473,15 @@ def few_zeros(m):
     return _planning.Few(m, np.zeros(N), np.zeros(N), np.zeros(PAIRS), 0.0, 0.0)
 
 
+def workspace(n):
+    return np.zeros(_planning.workspace(n))
+
+
+def roomy(m, system):
+    system.make_room(m)
+    return system
+
+
 def wide():
     """A model of one more state."""
     return model(of_six_states(N + 1))
@@ -482,8 +491,7 @@ def wide():
 def test_arrays_of_a_wrong_size_are_value_errors(name):
     case = of_six_states()
     m = model(case)
-    system, _ = pattern(m, case, np.array([0, 2, N]), room=500)
-    system.use_arrays(np.zeros(500, np.int32), np.zeros(500, np.float32))
+    system, _ = pattern(m, case, np.array([0, 2, N]))
     with pytest.raises(ValueError):
         LONG[name](m, system)
 
@@ -601,16 +609,14 @@ def test_gauss_seidel_equals_a_loop(name, temperature, backward):
 # --- the matrix of a policy -------------------------------------------------------------------------------------------
 
 
-def pattern(m, case, begin, room=None):
-    """A system with the pattern of all policies, held in arrays of just its size; the places of the entries."""
-    n, slot = case.n_states, np.full(case.indices.size, 12345, np.uint16)
-    room = case.indices.size + 2 * (_planning.PAD - 1) * n if room is None else room
-    system = _planning.System(n, begin, np.empty(n + 1, np.int64), np.full(room, -7, np.int32), np.empty(0, np.float32),
-                              np.full(n, np.nan))
-    used = system.set_pattern(m, slot)
-    assert used == np.asarray(system.ptr)[n] == system.nnz()
-    system.use_arrays(np.array(np.asarray(system.column)[:used]), np.full(used, np.nan, np.float32))
-    return system, slot
+def pattern(m, case, begin):
+    """A system with the pattern of all policies; the places of the entries."""
+    slot = np.full(case.indices.size, 12345, np.uint16)
+    system = _planning.System(case.n_states, begin)
+    assert system.set_pattern(m, slot)
+    other = _planning.System(case.n_states, begin)
+    other.use_pattern(system.pattern())
+    return other, slot
 
 
 def merged(case, policy, begin, n_threads=1, **options):
@@ -621,9 +627,7 @@ def merged(case, policy, begin, n_threads=1, **options):
 
 
 def room_for_rows(case, begin):
-    n, ptr = case.n_states, _planning.row_ends(model(case), begin)
-    return _planning.System(n, begin, ptr, np.full(ptr[-1], -7, np.int32), np.full(ptr[-1], np.nan, np.float32),
-                            np.full(n, np.nan))
+    return roomy(model(case), _planning.System(case.n_states, begin))
 
 
 def rows_of(m, case, best, begin, n_threads=1):
@@ -646,37 +650,50 @@ def as_matrix(system, n_threads=1):
     return columns.T
 
 
+def rows(system):
+    """Of each state: [(columns, values) of L, of U, of C], columns of the whole matrix, values as they are held, times the gain."""
+    begin, found = np.asarray(system.begin), []
+    for block, (first, last) in enumerate(pairwise(begin)):
+        at = [int(part[block]) for part in (system.low_at, system.high_at, system.far_at)]
+        for s in range(first, last):
+            found.append([])
+            for part, (columns, values, size, base) in enumerate((
+                    (system.low_column, system.low, _planning.QUAD * int(system.low_size[s]), first),
+                    (system.high_column, system.high, _planning.QUAD * int(system.high_size[s]), first),
+                    (system.far_column, system.far, int(system.far_size[s]), 0))):
+                here = slice(at[part], at[part] + size)
+                found[-1].append((np.asarray(columns)[here].astype(int) + base, np.asarray(values)[here].astype(float)))
+                at[part] += size
+        assert all(end <= int(part[block + 1]) for end, part in zip(at, (system.low_at, system.high_at, system.far_at)))
+    return found
+
+
 def triangles(system):
     """(L, U, C, D) in the notation of _sweeps.h, dense."""
-    n, begin = system.n, np.asarray(system.begin)
-    block = np.searchsorted(begin, np.arange(n), side="right")
-    whole = np.zeros((n, n))
-    for i in range(n):
-        for k in range(system.ptr[i], system.ptr[i] + system.end[i]):
-            whole[i, system.column[k]] += system.value[k]
-    same = block[:, None] == block
-    return (np.where(same, np.tril(whole, -1), 0), np.where(same, np.triu(whole, 1), 0), np.where(same, 0, whole),
-            np.array(system.diagonal))
+    parts = np.zeros((3, system.n, system.n))
+    for s, row in enumerate(rows(system)):
+        for part, (columns, values) in zip(parts, row):
+            np.add.at(part[s], columns, values / float(system.gain[s]))
+    return *parts, np.array(system.diagonal)
 
 
 def assert_laid_out(system, begin):
-    """Earlier blocks, own block before and after the diagonal, filled up, later blocks: ascending (_sweeps.h)."""
+    """Within the block filled up to quads, the states just before and after in places of their own (_sweeps.h)."""
+    found = rows(system)
     for first, last in pairwise(begin):
         for i in range(first, last):
-            start, parts = system.ptr[i], [0, system.below[i], system.mid[i], system.above[i], system.end[i]]
-            assert start + parts[4] <= system.ptr[i + 1] and parts == sorted(parts)
-            column = np.asarray(system.column)[start:start + parts[4]]
-            value = np.asarray(system.value)[start:start + parts[4]]
-            earlier, before, after, later = (column[a:b] for a, b in pairwise(parts))
-            assert before.size % _planning.PAD == after.size % _planning.PAD == 0
-            real = before[before != i], after[after != i]
-            # filling: at the front of the one, at the end of the other, of value 0
-            np.testing.assert_array_equal(before, np.r_[np.full(before.size - real[0].size, i), real[0]])
-            np.testing.assert_array_equal(after, np.r_[real[1], np.full(after.size - real[1].size, i)])
-            assert (value[column == i] == 0).all()
-            assert before.size - real[0].size < _planning.PAD and after.size - real[1].size < _planning.PAD
-            for part, low, high in zip((earlier, *real, later), (0, first, i + 1, last), (first, i, last, system.n)):
-                assert (np.diff(part) > 0).all() and ((low <= part) & (part < high)).all()
+            (low, low_value), (high, high_value), (far, _) = found[i]
+            assert low.size % _planning.QUAD == high.size % _planning.QUAD == 0
+            for columns, values, place, beside in ((low, low_value, -1, i - 1), (high, high_value, 0, i + 1)):
+                real = columns[columns != i]
+                assert (values[columns == i] == 0).all()
+                assert not columns.size or (columns[place] == beside) == (beside in real)
+                wanted = -(-(real.size + (beside not in real)) // _planning.QUAD) * _planning.QUAD
+                assert columns.size == (wanted if real.size else 0)
+                assert (np.diff(real) > 0).all()
+            real_low, real_high = low[low != i], high[high != i]
+            assert ((first <= real_low) & (real_low < i)).all() and ((i < real_high) & (real_high < last)).all()
+            assert ((far < first) | (far >= last)).all() and (np.diff(far) > 0).all()
 
 
 MATRICES = {
@@ -739,10 +756,11 @@ def test_a_pattern_serves_every_policy(name):
         system.set_merged(m, slot, policy)
         assert_single(as_matrix(system), exact(case, policy))
     # an entry's place: the column that it leads to, or the row's length for the state itself
-    for s in np.flatnonzero(case.free):
+    for s, row in enumerate(rows(system)):
+        columns = np.concatenate([columns for columns, _ in row] + [[s]])
         for k in range(case.indptr[case.pair_ptr[s]], case.indptr[case.pair_ptr[s + 1]]):
-            own = case.indices[k] == s
-            assert slot[k] == system.end[s] if own else system.column[system.ptr[s] + slot[k]] == case.indices[k]
+            assert case.fixed[s] or columns[slot[k]] == case.indices[k]
+            assert (slot[k] == columns.size - 1) == (case.indices[k] == s) or case.fixed[s]
 
 
 @matrices
@@ -764,7 +782,7 @@ def test_without_room_for_an_entry_the_rows_are_those_of_the_identity():
 
 @matrices
 @pytest.mark.parametrize("n_threads", (1, 3))
-def test_only_rows_that_change_are_written(name, n_threads):
+def test_only_blocks_that_change_are_written(name, n_threads):
     case = take_matrix(name)
     rng = np.random.default_rng(3)
     for begin in cuts(case.n_states):
@@ -772,25 +790,22 @@ def test_only_rows_that_change_are_written(name, n_threads):
         system, previous = room_for_rows(case, begin), np.full(case.n_states, -2, np.int32)
         system.set_rows(m, best, previous, n_threads)
         assert system.set_rows(m, best, previous, n_threads) == 0
+        block = np.searchsorted(begin, np.arange(case.n_states), side="right")
         for turn in range(4):
             new = some_choice(case, 10 + turn, none=0.2)
-            new = np.where(rng.random(case.n_states) < 0.5, new, best)
+            new = np.where((rng.random(begin.size) < 0.5)[block - 1] & (rng.random(case.n_states) < 0.5), new, best)
             changed = new != best
-            # spoilt where nothing changes: a row that is not written stays spoilt
-            marked = np.flatnonzero(~changed & (np.asarray(system.end) > 0))[:1]
-            spots = [int(system.ptr[i]) + int(system.end[i]) - 1 for i in marked]
-            before = [float(system.value[k]) for k in spots]
-            for k in spots:
-                system.value[k] = 77.0
-            if np.asarray(system.column).size:
-                assert system.set_rows(m, new, previous, n_threads) == changed.sum()
-            for k, old in zip(spots, before):
-                assert system.value[k] == 77.0
-                system.value[k] = old
-            if np.asarray(system.column).size:
-                np.testing.assert_array_equal(previous, new)
-                assert_single(as_matrix(system), exact(case, as_policy(case, new)))
-                assert_laid_out(system, begin)
+            # spoilt where nothing changes: a block that is not written stays spoilt
+            spoilt = np.flatnonzero(~np.isin(block, block[changed]) & (np.asarray(system.diagonal) > 0))
+            system.diagonal[spoilt] += 77.0
+            before = [[part.tobytes() for pair in rows(system)[i] for part in pair] for i in spoilt]
+            assert system.set_rows(m, new, previous, n_threads) == changed.sum()
+            assert (np.asarray(system.diagonal)[spoilt] > 70).all() or not case.indices.size
+            assert before == [[part.tobytes() for pair in rows(system)[i] for part in pair] for i in spoilt]
+            system.diagonal[spoilt] -= 77.0
+            np.testing.assert_array_equal(previous, new)
+            assert_single(as_matrix(system), exact(case, as_policy(case, new)))
+            assert_laid_out(system, begin)
             best = new
 
 
@@ -837,13 +852,9 @@ def test_rows_of_more_places_than_16_bits_count_have_no_pattern():
         fixed = np.ones(n, np.uint8)
         fixed[7] = 0
         case = Case(pairs, np.array([0, first.size, indices.size]), indices, probability, np.zeros(2), fixed)
-        column, slot = np.empty(indices.size + 6, np.int32), np.empty(indices.size, np.uint16)
-        system = _planning.System(n, np.array([0, n]), np.empty(n + 1, np.int64), column, np.empty(0, np.float32),
-                                  np.empty(n))
-        used = system.set_pattern(model(case), slot)
-        assert (used >= 0) == fits
+        slot, system = np.empty(indices.size, np.uint16), _planning.System(n, np.array([0, 32_800, n]))
+        assert system.set_pattern(model(case), slot) == fits
         if fits:
-            system.use_arrays(column[:used].copy(), np.empty(used, np.float32))
             system.set_merged(model(case), slot, np.array([0.25, 0.75]))
             out, x = np.empty(n), np.random.default_rng(0).normal(size=n)
             system.product(x, out)
@@ -858,12 +869,12 @@ def test_the_gain_gives_back_what_the_triangular_factors_lose(name):
         system = merged(case, some_policy(case, 6), begin)
         lower, upper, _, _ = triangles(system)
         gain, near = np.asarray(system.gain).astype(float), np.zeros_like(upper)
-        for j in range(system.n):
-            first = system.ptr[j] + system.mid[j]
-            for k in range(first, min(first + _planning.PAD, system.ptr[j] + system.above[j])):
-                near[j, system.column[k]] = system.value[k] if system.column[k] != j else 0.0
+        short = np.zeros(system.n, bool)
+        for j, ((low, _), (high, values), _) in enumerate(rows(system)):
+            short[j] = low.size == _planning.QUAD
+            real = high[:_planning.QUAD] != j
+            near[j, high[:_planning.QUAD][real]] = values[:_planning.QUAD][real] / gain[j]
         lost = lower @ (gain * upper.sum(1))
-        short = np.asarray(system.mid) - np.asarray(system.below) == _planning.PAD
         wanted = 1 - _planning.GIVEN_BACK * lost
         wanted -= (1 - _planning.GIVEN_BACK) * np.where(short, np.diag(lower @ (gain[:, None] * near)), 0)
         np.testing.assert_allclose(1 / gain, wanted, rtol=1e-5)
@@ -878,7 +889,7 @@ def test_the_gain_gives_back_what_the_triangular_factors_lose(name):
 
 def solved(system, right, rtol=1e-6, max_iter=200, **options):
     x = np.full(system.n, np.nan)
-    iterations, residual = system.solve(right, x, np.zeros((7, system.n)), rtol, max_iter, **options)
+    iterations, residual = system.solve(right, x, workspace(system.n), rtol, max_iter, **options)
     return x, iterations, residual
 
 
@@ -1017,7 +1028,7 @@ def test_a_singular_system_ends_and_does_not_pass_for_solved(name, right, bits):
 @pytest.mark.parametrize("where", ("right", "work"))
 def test_what_is_not_a_number_does_not_pass_for_solved(where, bits):
     case = random_case(9, seed=38)
-    right, work, x = np.ones(9), np.zeros((7, 9)), np.empty(9)
+    right, work, x = np.ones(9), workspace(9), np.empty(9)
     if where == "right":
         right[4] = np.nan
     else:
@@ -1040,21 +1051,27 @@ def few_of(case, margin, middle=0.25, n_threads=1):
     return _planning.Few(m, value, ahead, q, middle, margin, n_threads), value, ahead, q
 
 
-@cases
-def test_the_room_of_a_row_holds_any_pair_of_its_state_cut_as_it_may_be(name):
-    case, pad = take(name), _planning.PAD
+def test_the_room_of_a_block_holds_any_pairs_of_its_states():
+    case = take_matrix("diagonal entries, fixed states, empty rows")
+    sizes = np.zeros(case.n_states, int)
+    np.maximum.at(sizes, case.pair_state, np.diff(case.indptr))
     for begin in cuts(case.n_states):
-        room = np.diff(_planning.row_ends(model(case), np.asarray(begin, np.int64)))
-        block = np.searchsorted(begin, np.arange(case.n_states), side="right")
-        need = np.zeros(case.n_states, int)
-        for pair, s in enumerate(case.pair_state):
-            heads = case.indices[case.indptr[pair]:case.indptr[pair + 1]]
-            low, high = ((block[heads] == block[s]) & (heads < s)).sum(), ((block[heads] == block[s]) & (heads > s)).sum()
-            need[s] = max(need[s], (block[heads] != block[s]).sum() + -(-low // pad) * pad + -(-high // pad) * pad)
-        assert (need <= room).all()
-        sizes = np.zeros(case.n_states, int)
-        np.maximum.at(sizes, case.pair_state, np.diff(case.indptr))
-        assert (room <= np.where(sizes > 0, sizes + 2 * (pad - 1), 0)).all()
+        system = room_for_rows(case, begin)
+        for block, (first, last) in enumerate(pairwise(begin)):
+            here = sizes[first:last]
+            quads = -(-(here + 1) // _planning.QUAD) * _planning.QUAD * (here > 0)  # all of them on one side
+            for at in (system.low_at, system.high_at):
+                assert quads.sum() <= at[block + 1] - at[block] <= (here + _planning.QUAD).sum()
+            assert system.far_at[block + 1] - system.far_at[block] == here.sum()
+
+
+def test_blocks_that_do_not_cover_the_states_are_refused():
+    for begin in ([0, 5], [1, 6], [0], [0, 4, 3, 6], [0, 7, 6]):
+        with pytest.raises(ValueError, match="block"):
+            _planning.System(6, np.array(begin))
+    _planning.System(_planning.MOST, np.array([0, _planning.MOST]))
+    with pytest.raises(ValueError, match="0 to 65536 states"):
+        _planning.System(_planning.MOST + 1, np.array([0, _planning.MOST + 1]))
 
 
 @cases

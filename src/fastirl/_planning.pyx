@@ -21,7 +21,8 @@ from libc.stdlib cimport free, malloc
 
 cdef extern from "_sweeps.h" nogil:
     const int SWEEPS_BLOCK
-    const int SWEEPS_PAD
+    const int SWEEPS_QUAD
+    const int SWEEPS_MOST
     const int SWEEPS_SILENT
     ctypedef struct sweeps_model:
         int64_t n_states
@@ -40,13 +41,18 @@ cdef extern from "_sweeps.h" nogil:
         int64_t n
         int64_t n_blocks
         const int64_t* begin
-        const int64_t* ptr
-        const int32_t* below
-        const int32_t* mid
-        const int32_t* above
-        const int32_t* end
-        const int32_t* column
-        const float* value
+        const int64_t* low_at
+        const int64_t* high_at
+        const int64_t* far_at
+        const uint16_t* low_size
+        const uint16_t* high_size
+        const int32_t* far_size
+        const uint16_t* low_column
+        const uint16_t* high_column
+        const int32_t* far_column
+        const float* low
+        const float* high
+        const float* far
         const float* gain
     ctypedef struct sweeps_kernels:
         void (*hard)(const sweeps_model* m, int64_t first, int64_t last, const double* value, double* out,
@@ -64,7 +70,7 @@ cdef extern from "_sweeps.h" nogil:
         void (*forth)(const sweeps_system* m, int64_t block, const double* x, const double* t, double* y, double* w,
                       const double* other, double* with_other, double* with_itself) noexcept nogil
     const sweeps_kernels* sweeps_find(int bits)
-SWEEP_BLOCK, PAD = SWEEPS_BLOCK, SWEEPS_PAD
+SWEEP_BLOCK, QUAD, MOST = SWEEPS_BLOCK, SWEEPS_QUAD, SWEEPS_MOST
 
 cdef enum:
     FEW_PART = 16  # blocks of a sweep over few pairs that do not see each other's new values
@@ -476,43 +482,67 @@ cdef double _update(const sweeps_model* m, int64_t s, double* value, bint soft) 
 # ---- 2  The matrix of a policy --------------------------------------------------------------------
 
 
-cdef inline int64_t _padded(int64_t count) noexcept nogil:
-    return (count + SWEEPS_PAD - 1) // SWEEPS_PAD * SWEEPS_PAD
+cdef inline int32_t _quads(int32_t count, bint beside) noexcept nogil:
+    """Quads of a row's entries on one side of the diagonal, the place of the state right beside it kept free."""
+    return (count + (not beside) + SWEEPS_QUAD - 1) // SWEEPS_QUAD if count else 0
 
 
-cdef int32_t _lay_out(const int32_t* sorted_columns, int32_t count, int32_t s, int64_t first, int64_t last,
-                      int32_t* out, int32_t* below, int32_t* mid, int32_t* above, int32_t* spot) noexcept nogil:
-    """One row of a system: its sorted columns with the room that fills its parts up; the row's length.
+cdef struct Cut:
+    int32_t before  # columns in earlier blocks
+    int32_t low  # in this block, before the diagonal
+    int32_t own  # 1 where the diagonal is among them
+    int32_t high
+    int32_t below, above  # places of the entries of L and of U
+    int32_t low_from, high_from  # the first that is taken
 
-    `spot[j]` is where column j went; the row's own column goes to none, −1.
+
+cdef inline Cut _cut(const int32_t* sorted_columns, int32_t count, int32_t s, int32_t first, int32_t last) noexcept nogil:
+    """How a row's sorted columns fall apart; without a branch on them, which would be mispredicted."""
+    cdef Cut cut
+    cdef int32_t j, c, lead = 0, follow = 0
+    cut.before = cut.low = cut.own = cut.high = 0
+    for j in range(count):
+        c = sorted_columns[j]
+        cut.before += c < first
+        cut.low += first <= c < s
+        cut.own += c == s
+        cut.high += s < c < last
+        lead += first <= c == s - 1
+        follow += c == s + 1 < last
+    cut.below = SWEEPS_QUAD * _quads(cut.low, lead)
+    cut.above = SWEEPS_QUAD * _quads(cut.high, follow)
+    cut.low_from, cut.high_from = cut.below - cut.low - 1 + lead, 1 - follow
+    return cut
+
+
+cdef int32_t _lay_out(const int32_t* sorted_columns, int32_t count, Cut cut, int32_t s, int32_t first, uint16_t* low,
+                      uint16_t* high, int32_t* far, int32_t* spot) noexcept nogil:
+    """One row of a system: its sorted columns, filled up, in the block's three lists; the number of its places.
+
+    `spot[j]` is the place of column j, those of L counted first, then those of U and C; of the row's own column it is the number
+    of places.
     """
-    cdef int32_t before = 0, low = 0, high = 0, j, c, at
-    for j in range(count):
-        c = sorted_columns[j]
-        before += c < first
-        low += first <= c < s
-        high += s < c < last
-    below[0] = before
-    mid[0] = before + <int32_t>_padded(low)
-    above[0] = mid[0] + <int32_t>_padded(high)
-    for j in range(before, above[0]):
-        out[j] = s
-    at = 0
-    for j in range(count):
-        c = sorted_columns[j]
-        if c == s:
-            spot[j] = -1
-            continue
-        if at == before and c >= first:
-            at = mid[0] - low if c < s else mid[0]
-        if c > s and at < mid[0]:
-            at = mid[0]
-        if c >= last and at < above[0]:
-            at = above[0]
-        out[at] = c
-        spot[j] = at
-        at += 1
-    return max(at, above[0])
+    cdef int32_t j, k = 0, after = cut.before + cut.low + cut.own + cut.high, size = cut.below + cut.above + count - after
+    size += cut.before
+    for j in range(cut.below):
+        low[j] = <uint16_t>(s - first)
+    for j in range(cut.above):
+        high[j] = <uint16_t>(s - first)
+    for j in range(cut.before):
+        far[j], spot[j] = sorted_columns[j], cut.below + cut.above + j
+    k = cut.before
+    for j in range(cut.low):
+        low[cut.low_from + j], spot[k + j] = <uint16_t>(sorted_columns[k + j] - first), cut.low_from + j
+    k += cut.low
+    if cut.own:
+        spot[k] = size
+        k += 1
+    for j in range(cut.high):
+        high[cut.high_from + j] = <uint16_t>(sorted_columns[k + j] - first)
+        spot[k + j] = cut.below + cut.high_from + j
+    for j in range(count - after):
+        far[cut.before + j], spot[after + j] = sorted_columns[after + j], cut.below + cut.above + cut.before + j
+    return size
 
 
 cdef int32_t _ranked(const int32_t* entries, int32_t size, int32_t* work, uint16_t* place) noexcept nogil:
@@ -587,225 +617,255 @@ cdef inline int32_t _place(const int32_t* sorted_columns, int32_t count, int32_t
     return low
 
 
-def row_ends(Model model, const int64_t[::1] begin):
-    """(n + 1,) where each state's row of a policy that picks one pair ends: the room of its longest pair, filled up.
-
-    A row within its block, cut in two, takes most where one entry stands alone; one that leaves the block may be cut in four.
-    """
-    cdef const sweeps_model* m = &model.m
-    cdef int64_t s, i, k, b, size, room
-    cdef bint inside
-    cdef int64_t[::1] ptr = np.zeros(model.n_states + 1, np.int64)
-    _one_size(begin[begin.shape[0] - 1], model.n_states)
-    with nogil:
-        for b in range(begin.shape[0] - 1):
-            for s in range(begin[b], begin[b + 1]):
-                size, inside = 0, True
-                for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
-                    size = max(size, m.indptr[i + 1] - m.indptr[i])
-                for k in range(m.indptr[m.pair_ptr[s]], m.indptr[m.pair_ptr[s + 1]]):
-                    inside &= begin[b] <= m.indices[k] < begin[b + 1]
-                room = 0
-                if size > 0:
-                    room = SWEEPS_PAD + _padded(size - 1) if inside else size + 2 * (SWEEPS_PAD - 1)
-                ptr[s + 1] = ptr[s] + room
-    return np.asarray(ptr)
-
-
 cdef class System:
-    """I - gamma P of a policy, rows divided by their diagonal, for the solver below."""
+    """I - gamma P of a policy, rows divided by their diagonal, for the solver below; at first I.
+
+    `low`, `high` and `far` hold GL, GU and GC as _sweeps.h has them. `n_places` is the most places of a row.
+    """
 
     cdef sweeps_system m
-    cdef readonly object begin, ptr, below, mid, above, end, column, value, diagonal, gain
-    cdef readonly int64_t n
+    cdef readonly object begin, low_at, high_at, far_at, low_size, high_size, far_size, low_column, high_column, far_column
+    cdef readonly object low, high, far, diagonal, gain
+    cdef readonly int64_t n, n_places
+    cdef object room_for  # (pairs, entries) of the model whose rows there is room for
 
-    def __init__(self, int64_t n, const int64_t[::1] begin, int64_t[::1] ptr, int32_t[::1] column,
-                 float[::1] value, double[::1] diagonal):
-        cdef int32_t[::1] below = np.zeros(n, np.int32), mid = np.zeros(n, np.int32), above = np.zeros(n, np.int32)
-        cdef int32_t[::1] end = np.zeros(n, np.int32)
-        if ptr.shape[0] != n + 1 or diagonal.shape[0] != n \
-                or begin[begin.shape[0] - 1] != n:
-            raise ValueError("arrays of a system do not fit each other")
-        self.n = n
-        self.begin, self.ptr, self.column, self.value, self.diagonal = begin, ptr, column, value, diagonal
-        cdef float[::1] gain = np.ones(n, np.float32)
-        self.below, self.mid, self.above, self.end, self.gain = below, mid, above, end, gain
-        self.m.n, self.m.n_blocks, self.m.begin = n, begin.shape[0] - 1, &begin[0]
-        self.m.ptr, self.m.below, self.m.mid, self.m.above = &ptr[0], &below[0], &mid[0], &above[0]
-        self.m.end, self.m.gain = &end[0], &gain[0]
-        self.m.column = &column[0] if column.shape[0] else NULL
-        self.m.value = &value[0] if value.shape[0] else NULL
+    def __init__(self, int64_t n, const int64_t[::1] begin):
+        cdef int64_t b, blocks = begin.shape[0] - 1
+        if blocks < 1 or begin[0] != 0 or begin[blocks] != n:
+            raise ValueError("blocks of a system must cover its states")
+        for b in range(blocks):
+            if not 0 <= begin[b + 1] - begin[b] <= SWEEPS_MOST:
+                raise ValueError(f"a block of a system has 0 to {SWEEPS_MOST} states")
+        self.n, self.n_places, self.begin = n, 0, begin
+        self.m.n, self.m.n_blocks, self.m.begin = n, blocks, &begin[0]
+        self.diagonal, self.gain = np.ones(n), np.ones(n, np.float32)
+        self.use_pattern((*[np.zeros(blocks + 1, np.int64) for _ in range(3)], *_no_sizes(n), np.empty(0, np.uint16),
+                          np.empty(0, np.uint16), np.empty(0, np.int32), 0))
 
-    def nnz(self):
-        return int(np.sum(self.end))
+    def pattern(self):
+        """What :meth:`use_pattern` of another system takes."""
+        return (self.low_at, self.high_at, self.far_at, self.low_size, self.high_size, self.far_size, self.low_column,
+                self.high_column, self.far_column, self.n_places)
+
+    def use_pattern(self, pattern):
+        """Places of entries as another system of the same blocks has them, on the same arrays; the entries are 0."""
+        cdef const int64_t[::1] low_at = pattern[0], high_at = pattern[1], far_at = pattern[2]
+        cdef const uint16_t[::1] low_size = pattern[3], high_size = pattern[4]
+        cdef const int32_t[::1] far_size = pattern[5]
+        cdef const uint16_t[::1] low_column = pattern[6], high_column = pattern[7]
+        cdef const int32_t[::1] far_column = pattern[8]
+        cdef const float[::1] gain = self.gain
+        cdef int64_t blocks = self.m.n_blocks
+        for part in pattern[:3]:
+            _one_size(part.shape[0], blocks + 1)
+        for part in pattern[3:6]:
+            _one_size(part.shape[0], self.n)
+        _one_size(low_column.shape[0], low_at[blocks])
+        _one_size(high_column.shape[0], high_at[blocks])
+        _one_size(far_column.shape[0], far_at[blocks])
+        cdef float[::1] low = np.zeros(low_at[blocks], np.float32), high = np.zeros(high_at[blocks], np.float32)
+        cdef float[::1] far = np.zeros(far_at[blocks], np.float32)
+        self.room_for = None
+        self.low_at, self.high_at, self.far_at = pattern[:3]
+        self.low_size, self.high_size, self.far_size = pattern[3:6]
+        self.low_column, self.high_column, self.far_column, self.n_places = pattern[6:]
+        self.low, self.high, self.far = low, high, far
+        self.m.low_at, self.m.high_at, self.m.far_at = &low_at[0], &high_at[0], &far_at[0]
+        if self.n:
+            self.m.low_size, self.m.high_size, self.m.far_size = &low_size[0], &high_size[0], &far_size[0]
+            self.m.gain = &gain[0]
+        self.m.low_column = &low_column[0] if low_column.shape[0] else NULL
+        self.m.high_column = &high_column[0] if high_column.shape[0] else NULL
+        self.m.far_column = &far_column[0] if far_column.shape[0] else NULL
+        self.m.low = &low[0] if low.shape[0] else NULL
+        self.m.high = &high[0] if high.shape[0] else NULL
+        self.m.far = &far[0] if far.shape[0] else NULL
 
     def set_pattern(self, Model model, uint16_t[::1] slot):
         """The pattern of any policy's matrix: the distinct next states of each state's pairs.
 
-        slot[k] becomes the place of the tensor's entry k in its state's row, and the row's length where entry k leads
-        back to the state itself. `column` has room for every entry and the filling. Returns the entries used, or −1
-        where a row has 65,535 places or more.
+        slot[k] becomes the place of the tensor's entry k in its state's row (see `_lay_out`), and the number of places where entry
+        k leads back to the state itself. False where a row has 65,535 places or more.
         """
         cdef const sweeps_model* m = &model.m
-        cdef int64_t[::1] ptr = self.ptr
-        cdef int32_t[::1] column = self.column, below = self.below, mid = self.mid, above = self.above
-        cdef int32_t[::1] end = self.end
         cdef const int64_t[::1] begin = self.begin
-        cdef int64_t s, k, b, first, last, most = 1
-        cdef int32_t count, j, size
+        cdef int64_t s, k, b, first, last, most = 1, blocks = self.m.n_blocks
+        cdef int32_t count, size
+        cdef Cut cut
         _one_size(model.n_states, self.n)
         _one_size(slot.shape[0], m.indptr[model.n_pairs])
         for s in range(self.n):
             most = max(most, m.indptr[m.pair_ptr[s + 1]] - m.indptr[m.pair_ptr[s]])
+        cdef int64_t room = slot.shape[0] + 2 * SWEEPS_QUAD * self.n
         cdef int32_t[::1] work = np.empty(most, np.int32), spot = np.empty(most, np.int32)
+        cdef int64_t[::1] low_at = np.zeros(blocks + 1, np.int64), high_at = np.zeros(blocks + 1, np.int64)
+        cdef int64_t[::1] far_at = np.zeros(blocks + 1, np.int64)
+        cdef uint16_t[::1] low_size = np.zeros(self.n, np.uint16), high_size = np.zeros(self.n, np.uint16)
+        cdef int32_t[::1] far_size = np.zeros(self.n, np.int32)
+        # far more than is used: what is not written takes no memory
+        cdef uint16_t[::1] low = np.empty(room, np.uint16), high = np.empty(room, np.uint16)
+        cdef int32_t[::1] far = np.empty(room, np.int32)
         cdef uint16_t* place = &slot[0] if slot.shape[0] else NULL
-        cdef int32_t* out = &column[0] if column.shape[0] else NULL
+        cdef int64_t low_used = 0, high_used = 0, far_used = 0, places = 0
         cdef bint fits = True
-        ptr[0] = 0
         with nogil:
-            for b in range(self.m.n_blocks):
+            for b in range(blocks):
                 for s in range(begin[b], begin[b + 1]):
                     first, last = m.indptr[m.pair_ptr[s]], m.indptr[m.pair_ptr[s + 1]]
                     if m.fixed[s] or first == last:
-                        below[s] = mid[s] = above[s] = end[s] = 0
-                        ptr[s + 1] = ptr[s]
                         continue
                     if last - first <= SORTED:
                         count = _ranked(m.indices + first, <int32_t>(last - first), &work[0], place + first)
                     else:
                         count = _union(m, s, &work[0])
-                        if count + 2 * SWEEPS_PAD >= 65535:
+                        if count + 2 * SWEEPS_QUAD >= 65535:
                             fits = False
                             break
                         for k in range(first, last):
                             place[k] = <uint16_t>_place(&work[0], count, m.indices[k])
-                    size = _lay_out(&work[0], count, <int32_t>s, begin[b], begin[b + 1], out + ptr[s], &below[s],
-                                    &mid[s], &above[s], &spot[0])
-                    for j in range(count):
-                        if spot[j] < 0:
-                            spot[j] = size
+                    cut = _cut(&work[0], count, <int32_t>s, <int32_t>begin[b], <int32_t>begin[b + 1])
+                    size = _lay_out(&work[0], count, cut, <int32_t>s, <int32_t>begin[b], &low[low_used], &high[high_used],
+                                    &far[far_used], &spot[0])
+                    low_size[s], high_size[s] = <uint16_t>(cut.below // SWEEPS_QUAD), <uint16_t>(cut.above // SWEEPS_QUAD)
+                    far_size[s] = size - cut.below - cut.above
                     for k in range(first, last):
                         place[k] = <uint16_t>spot[place[k]]
-                    end[s] = size
-                    ptr[s + 1] = ptr[s] + size
+                    low_used += SWEEPS_QUAD * <int64_t>low_size[s]
+                    high_used += SWEEPS_QUAD * <int64_t>high_size[s]
+                    far_used += far_size[s]
+                    places = max(places, size)
+                low_at[b + 1], high_at[b + 1], far_at[b + 1] = low_used, high_used, far_used
                 if not fits:
                     break
-        return ptr[self.n] if fits else -1
+        if fits:
+            self.use_pattern((np.asarray(low_at), np.asarray(high_at), np.asarray(far_at), np.asarray(low_size),
+                              np.asarray(high_size), np.asarray(far_size), np.array(low[:low_used]), np.array(high[:high_used]),
+                              np.array(far[:far_used]), places))
+        return fits
 
     def set_merged(self, Model model, const uint16_t[::1] slot, const double[::1] policy, int n_threads=1):
         """The values of a policy that mixes, on the pattern of :meth:`set_pattern`."""
         cdef const sweeps_model* m = &model.m
-        cdef const int64_t[::1] ptr = self.ptr
-        cdef float[::1] value = self.value
+        cdef float[::1] low = self.low, high = self.high, far = self.far
         cdef double[::1] diagonal = self.diagonal
-        cdef int64_t blocks = self.m.n_blocks, b, s, room = 1
+        cdef int64_t blocks = self.m.n_blocks, b, room = self.n_places + 1
         cdef const double* pi = &policy[0] if policy.shape[0] else NULL
         cdef const uint16_t* place = &slot[0] if slot.shape[0] else NULL
-        cdef float* out = &value[0] if value.shape[0] else NULL
         _one_size(model.n_states, self.n)
         _one_size(slot.shape[0], m.indptr[model.n_pairs])
         _one_size(policy.shape[0], model.n_pairs)
-        n_threads = _threads(n_threads)
-        for s in range(self.n):
-            room = max(room, ptr[s + 1] - ptr[s] + 1)
-        cdef double[::1] sums = np.empty(room * blocks)
+        if not self.n:
+            return
+        n_threads = _useful(&self.m, n_threads)
+        cdef double[::1] sums = np.zeros(room * blocks)
         cdef float[::1] gain = self.gain, ahead = np.empty(self.n, np.float32)
+        cdef int64_t[::1] start = np.empty(self.n, np.int64)
+        cdef float* to_low = &low[0] if low.shape[0] else NULL
+        cdef float* to_high = &high[0] if high.shape[0] else NULL
+        cdef float* to_far = &far[0] if far.shape[0] else NULL
         with nogil:
             for b in prange(blocks, num_threads=n_threads, schedule="static"):
-                _fill_merged(m, &self.m, b, place, pi, out, &diagonal[0], &sums[b * room], &gain[0], &ahead[0])
+                _fill_merged(m, &self.m, b, place, pi, to_low, to_high, to_far, &diagonal[0], &gain[0], &sums[b * room],
+                             &ahead[0], &start[0])
+
+    def make_room(self, Model model):
+        """Room for the rows of any policy that picks one pair a state, which :meth:`set_rows` fills."""
+        cdef const sweeps_model* m = &model.m
+        cdef const int64_t[::1] begin = self.begin
+        cdef int64_t s, i, b, size, blocks = self.m.n_blocks
+        _one_size(model.n_states, self.n)
+        cdef int64_t[::1] quads = np.zeros(blocks + 1, np.int64), far = np.zeros(blocks + 1, np.int64)
+        with nogil:
+            for b in range(blocks):
+                quads[b + 1], far[b + 1] = quads[b], far[b]
+                for s in range(begin[b], begin[b + 1]):
+                    size = 0
+                    for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
+                        size = max(size, m.indptr[i + 1] - m.indptr[i])
+                    quads[b + 1] += size + SWEEPS_QUAD if size else 0
+                    far[b + 1] += size
+        columns = [np.empty(quads[blocks], np.uint16) for _ in range(2)]
+        self.use_pattern((np.asarray(quads), np.asarray(quads), np.asarray(far), *_no_sizes(self.n), *columns,
+                          np.empty(far[blocks], np.int32), 0))
+        self.room_for = model.n_pairs, m.indptr[model.n_pairs]
 
     def set_rows(self, Model model, const int32_t[::1] best, int32_t[::1] previous, int n_threads=1):
-        """The rows of a policy that picks pair_ptr[s] + best[s] in state s (-1: none).
+        """The rows of a policy that picks pair_ptr[s] + best[s] in state s (-1: none), in the room of :meth:`make_room`.
 
-        Each state's row has the room that :func:`row_ends` gives it. The gain stays 1: on rows of one action, solved roughly, another
-        was measured to cost more than it saves. Only rows where `best` differs from `previous` (at first −2
-        everywhere) are written; `previous` becomes `best`. Returns how many were.
+        The gain stays 1: on rows of one action, solved roughly, another was measured to cost more than it saves. Only blocks
+        where `best` differs from `previous` (at first -2 everywhere) are written; `previous` becomes `best`. Returns in how many
+        states it differed.
         """
         cdef const sweeps_model* m = &model.m
-        cdef const int64_t[::1] ptr = self.ptr, begin = self.begin
-        cdef int32_t[::1] own = self.column, below = self.below, mid = self.mid, above = self.above, end = self.end
-        cdef float[::1] value = self.value
+        cdef const int64_t[::1] begin = self.begin
+        cdef uint16_t[::1] low_size = self.low_size, high_size = self.high_size
+        cdef uint16_t[::1] low_column = self.low_column, high_column = self.high_column
+        cdef int32_t[::1] far_size = self.far_size, far_column = self.far_column
+        cdef float[::1] low = self.low, high = self.high, far = self.far
         cdef double[::1] diagonal = self.diagonal
-        cdef int64_t b, s, blocks = self.m.n_blocks, room = 1, written = 0
+        cdef int64_t b, blocks = self.m.n_blocks, written = 0
         _one_size(best.shape[0], self.n)
         _one_size(previous.shape[0], self.n)
         _one_size(model.n_states, self.n)
-        for s in range(self.n):
-            room = max(room, ptr[s + 1] - ptr[s])
-        cdef int32_t* columns = &own[0] if own.shape[0] else NULL
-        cdef float* values = &value[0] if value.shape[0] else NULL
-        n_threads = _threads(n_threads)
-        cdef int32_t[::1] spot = np.empty(room * blocks, np.int32)
+        if self.room_for != (model.n_pairs, m.indptr[model.n_pairs]):
+            raise ValueError("room must be made for the rows of this model")
+        if not far.shape[0]:
+            written = np.count_nonzero(np.asarray(best) != np.asarray(previous))
+            previous[:] = best
+            return written  # no pair leads anywhere: the matrix is I
+        n_threads = _useful(&self.m, n_threads)
         cdef int64_t[::1] count = np.zeros(blocks, np.int64)
         with nogil:
             for b in prange(blocks, num_threads=n_threads, schedule="static"):
-                count[b] = _fill_rows(m, begin[b], begin[b + 1], &ptr[0], &best[0], &previous[0], columns, values,
-                                      &diagonal[0], &below[0], &mid[0], &above[0], &end[0], &spot[b * room])
+                count[b] = _fill_rows(m, &self.m, b, &best[0], &previous[0], &low_size[0], &high_size[0], &far_size[0],
+                                      &low_column[0], &high_column[0], &far_column[0], &low[0], &high[0], &far[0],
+                                      &diagonal[0])
         for b in range(blocks):
             written += count[b]
         return written
 
     def transposed(self):
         """The transposed matrix, rows divided by its own diagonal, as a system of its own."""
-        cdef int64_t n = self.n, i, k, b, at
-        cdef const int64_t[::1] ptr = self.ptr, begin = self.begin
-        cdef const int32_t[::1] column = self.column, end = self.end
-        cdef const float[::1] value = self.value
+        cdef const sweeps_system* m = &self.m
         cdef const double[::1] diagonal = self.diagonal
-        cdef int64_t[::1] to = np.zeros(n + 1, np.int64)
-        # entries of each row's four parts, then where the next one of each goes
-        cdef int32_t[:, ::1] part = np.zeros((n, 4), np.int32)
-        cdef int32_t[::1] block = np.empty(n, np.int32)
-        cdef int32_t c, size
-        cdef System other = System(n, self.begin, to, np.empty(0, np.int32), np.empty(0, np.float32), np.array(diagonal))
-        cdef int32_t[::1] below = other.below, mid = other.mid, above = other.above, last = other.end
+        cdef int64_t n = self.n, b, i, blocks = m.n_blocks
+        cdef System other = System(n, self.begin)
+        other.diagonal[:], other.gain[:] = diagonal, self.gain  # the same factors, transposed
+        if not n:
+            return other
+        # entries of each row's three parts, and whether the states beside it are among them; then where the next one goes
+        cdef int32_t[:, ::1] count = np.zeros((3, n), np.int32)
+        cdef uint8_t[:, ::1] beside = np.zeros((2, n), np.uint8)
+        cdef int64_t[::1] spot = np.empty(n, np.int64)
+        cdef int64_t[:, ::1] at = np.zeros((3, blocks + 1), np.int64)
+        cdef uint16_t[:, ::1] size = np.zeros((2, n), np.uint16)
         with nogil:
-            for b in range(self.m.n_blocks):
-                for i in range(begin[b], begin[b + 1]):
-                    block[i] = <int32_t>b
-            for i in range(n):
-                for k in range(ptr[i], ptr[i] + end[i]):
-                    c = column[k]
-                    part[c, _part(i, c, block[i], block[c])] += value[k] != 0.0
-            for i in range(n):
-                below[i] = part[i, 0]
-                mid[i] = below[i] + <int32_t>_padded(part[i, 1])
-                above[i] = mid[i] + <int32_t>_padded(part[i, 2])
-                last[i] = above[i] + part[i, 3]
-                to[i + 1] = to[i] + last[i]
-                part[i, 0], part[i, 1], part[i, 2], part[i, 3] = 0, mid[i] - part[i, 1], mid[i], above[i]
-        cdef int32_t[::1] own = np.empty(to[n], np.int32)
-        cdef float[::1] out = np.zeros(to[n], np.float32)
+            for b in range(blocks):
+                _count_turned(m, b, &count[0, 0], &count[1, 0], &count[2, 0], &beside[0, 0], &beside[1, 0])
+            for b in range(blocks):
+                at[0, b + 1], at[1, b + 1], at[2, b + 1] = at[0, b], at[1, b], at[2, b]
+                for i in range(m.begin[b], m.begin[b + 1]):
+                    size[0, i] = <uint16_t>_quads(count[0, i], beside[0, i])
+                    size[1, i] = <uint16_t>_quads(count[1, i], beside[1, i])
+                    spot[i] = at[2, b + 1]
+                    # from the block's first entry: the first place that is taken
+                    count[0, i] = <int32_t>(at[0, b + 1] - at[0, b]) + SWEEPS_QUAD * size[0, i] - count[0, i] - 1 + beside[0, i]
+                    count[1, i] = <int32_t>(at[1, b + 1] - at[1, b]) + 1 - beside[1, i]
+                    at[0, b + 1] += SWEEPS_QUAD * <int64_t>size[0, i]
+                    at[1, b + 1] += SWEEPS_QUAD * <int64_t>size[1, i]
+                    at[2, b + 1] += count[2, i]
+        cdef uint16_t[::1] low_column = np.empty(at[0, blocks], np.uint16), high_column = np.empty(at[1, blocks], np.uint16)
+        cdef int32_t[::1] far_column = np.empty(at[2, blocks], np.int32)
+        other.use_pattern((*[np.array(part) for part in at], *[np.array(part) for part in size], np.array(count[2]),
+                           np.asarray(low_column), np.asarray(high_column), np.asarray(far_column), 0))
+        cdef float[::1] low = other.low, high = other.high, far = other.far
         with nogil:
-            for i in range(n):
-                for k in range(to[i], to[i + 1]):
-                    own[k] = <int32_t>i
-            for i in range(n):
-                for k in range(ptr[i], ptr[i] + end[i]):
-                    if value[k] == 0.0:
-                        continue
-                    c = column[k]
-                    size = _part(i, c, block[i], block[c])
-                    at = to[c] + part[c, size]
-                    part[c, size] += 1
-                    own[at] = <int32_t>i
-                    out[at] = <float>(value[k] * (diagonal[i] / diagonal[c]))
-        other.use_arrays(own, out)
-        other.gain[:] = self.gain  # the same factors, transposed
+            for b in range(blocks):
+                _turn(m, &other.m, b, &diagonal[0], &count[0, 0], &count[1, 0], &spot[0],
+                      &low_column[0] if low_column.shape[0] else NULL, &high_column[0] if high_column.shape[0] else NULL,
+                      &far_column[0] if far_column.shape[0] else NULL, &low[0] if low.shape[0] else NULL,
+                      &high[0] if high.shape[0] else NULL, &far[0] if far.shape[0] else NULL)
         return other
-
-    def use_pattern(self, const int32_t[::1] below, const int32_t[::1] mid, const int32_t[::1] above, const int32_t[::1] end):
-        """The parts of rows that :meth:`set_pattern` of another system found, on the same arrays."""
-        for size in (below.shape[0], mid.shape[0], above.shape[0], end.shape[0]):
-            _one_size(size, self.n)
-        self.below[:], self.mid[:], self.above[:], self.end[:] = below, mid, above, end
-
-    def use_arrays(self, int32_t[::1] column, float[::1] value):
-        """Entries held in these arrays from now on."""
-        _one_size(value.shape[0], column.shape[0])
-        self.column, self.value = column, value
-        self.m.column = &column[0] if column.shape[0] else NULL
-        self.m.value = &value[0] if value.shape[0] else NULL
 
     def product(self, const double[::1] x, double[::1] out, int n_threads=1):
         """out = gamma P x, by the system's single-precision entries."""
@@ -815,7 +875,7 @@ cdef class System:
         _one_size(x.shape[0], self.n)
         _one_size(out.shape[0], self.n)
         _apart(x, out)
-        n_threads = _threads(n_threads)
+        n_threads = _useful(&self.m, n_threads)
         with nogil:
             for b in prange(m.n_blocks, num_threads=n_threads, schedule="static"):
                 _product_block(m, b, &diagonal[0], &x[0], &out[0])
@@ -830,139 +890,237 @@ cdef class System:
         _one_size(b_side.shape[0], self.n)
         _one_size(out.shape[0], self.n)
         _apart(x, out)
-        n_threads = _threads(n_threads)
+        n_threads = _useful(&self.m, n_threads)
         with nogil:
             for b in prange(m.n_blocks, num_threads=n_threads, schedule="static"):
                 _sweep_block(m, b, &diagonal[0], &x[0], &b_side[0], &out[0], &low[b], &high[b])
         return _extremes(low, high)
 
-    def solve(self, const double[::1] right, double[::1] x, double[:, ::1] work, double rtol, int max_iter,
+    def solve(self, const double[::1] right, double[::1] x, double[::1] work, double rtol, int max_iter,
               int n_threads=1, int bits=0):
         """x = (I - gamma P)^-1 right to a relative residual, by BiCGStab (van der Vorst 1992); (iterations, residual).
 
-        `work` is (7, n) and finite. The residual is that of the preconditioned system, relative to its right side; the caller
-        judges the solution. A breakdown restarts from the residual reached.
+        `work` has the size that :func:`workspace` says and is finite. The residual is that of the preconditioned system, relative to
+        its right side; the caller judges the solution. A breakdown restarts from the residual reached.
         """
         _one_size(right.shape[0], self.n)
         _one_size(x.shape[0], self.n)
-        _one_size(work.shape[0], 7)
-        _one_size(work.shape[1], self.n)
+        _one_size(work.shape[0], workspace(self.n))
         cdef const sweeps_kernels* kernels = sweeps_find(bits)
         if kernels is NULL:
             raise ValueError(f"this machine has no vectors of {bits} bits")
-        return _bicgstab(self, kernels, right, x, work, rtol, max_iter, _threads(n_threads))
+        return _bicgstab(self, kernels, right, x, work, rtol, max_iter, _useful(&self.m, n_threads))
 
 
-cdef int64_t _fill_rows(const sweeps_model* m, int64_t first, int64_t last, const int64_t* ptr, const int32_t* best,
-                        int32_t* previous, int32_t* own, float* value, double* diagonal, int32_t* below, int32_t* mid,
-                        int32_t* above, int32_t* end, int32_t* spot) noexcept nogil:
-    cdef int64_t s, k, pair, written = 0
+cdef inline int _useful(const sweeps_system* m, int n_threads) noexcept:
+    return <int>min(_threads(n_threads), max(m.n_blocks, 1))
+
+
+def _no_sizes(int64_t n):
+    return np.zeros(n, np.uint16), np.zeros(n, np.uint16), np.zeros(n, np.int32)
+
+
+cdef int64_t _fill_rows(const sweeps_model* m, const sweeps_system* to, int64_t block, const int32_t* best, int32_t* previous,
+                        uint16_t* low_size, uint16_t* high_size, int32_t* far_size, uint16_t* low_column,
+                        uint16_t* high_column, int32_t* far_column, float* low, float* high, float* far,
+                        double* diagonal) noexcept nogil:
+    """The block's rows, where any of them changes; how many do."""
+    cdef int64_t first = to.begin[block], last = to.begin[block + 1], s, pair, written = 0
+    cdef const int32_t* column
+    cdef const double* share
     cdef int32_t j, count
-    cdef double own_share, scale
+    cdef Cut cut
+    cdef double scale
     for s in range(first, last):
-        if best[s] == previous[s]:
-            continue
-        written += 1
+        written += best[s] != previous[s]
         previous[s] = best[s]
+    if not written:
+        return 0
+    low, low_column = low + to.low_at[block], low_column + to.low_at[block]
+    high, high_column = high + to.high_at[block], high_column + to.high_at[block]
+    far, far_column = far + to.far_at[block], far_column + to.far_at[block]
+    for s in range(first, last):
         diagonal[s] = 1.0
+        low_size[s] = high_size[s] = 0
+        far_size[s] = 0
         if m.fixed[s] or best[s] < 0:
-            below[s] = mid[s] = above[s] = end[s] = 0
             continue
         pair = m.pair_ptr[s] + best[s]
-        k = m.indptr[pair]
-        count = <int32_t>(m.indptr[pair + 1] - k)
-        end[s] = _lay_out(m.indices + k, count, <int32_t>s, first, last, own + ptr[s], &below[s], &mid[s], &above[s], spot)
-        own_share = 0.0
-        for j in range(count):
-            if spot[j] < 0:
-                own_share = m.probability[k + j]
-        diagonal[s] = 1.0 - m.gamma * own_share
+        column, share = m.indices + m.indptr[pair], m.probability + m.indptr[pair]
+        count = <int32_t>(m.indptr[pair + 1] - m.indptr[pair])
+        cut = _cut(column, count, <int32_t>s, <int32_t>first, <int32_t>last)
+        low_size[s], high_size[s] = <uint16_t>(cut.below // SWEEPS_QUAD), <uint16_t>(cut.above // SWEEPS_QUAD)
+        far_size[s] = count - cut.low - cut.own - cut.high
+        if cut.own:
+            diagonal[s] = 1.0 - m.gamma * share[cut.before + cut.low]
         scale = m.gamma / diagonal[s]
-        for j in range(below[s], above[s]):
-            value[ptr[s] + j] = 0.0
-        for j in range(count):
-            if spot[j] >= 0:
-                value[ptr[s] + spot[j]] = <float>(scale * m.probability[k + j])
+        for j in range(cut.below):
+            low[j], low_column[j] = 0.0, <uint16_t>(s - first)
+        for j in range(cut.above):
+            high[j], high_column[j] = 0.0, <uint16_t>(s - first)
+        for j in range(cut.before):
+            far[j], far_column[j] = <float>(scale * share[j]), column[j]
+        column, share = column + cut.before, share + cut.before
+        for j in range(cut.low):
+            low[cut.low_from + j] = <float>(scale * share[j])
+            low_column[cut.low_from + j] = <uint16_t>(column[j] - first)
+        column, share = column + cut.low + cut.own, share + cut.low + cut.own
+        for j in range(cut.high):
+            high[cut.high_from + j] = <float>(scale * share[j])
+            high_column[cut.high_from + j] = <uint16_t>(column[j] - first)
+        column, share = column + cut.high, share + cut.high
+        for j in range(far_size[s] - cut.before):
+            far[cut.before + j], far_column[cut.before + j] = <float>(scale * share[j]), column[j]
+        low, low_column = low + cut.below, low_column + cut.below
+        high, high_column = high + cut.above, high_column + cut.above
+        far, far_column = far + far_size[s], far_column + far_size[s]
     return written
 
 
-cdef inline void _set_gain(const sweeps_system* m, int64_t i, float* gain, float* ahead) noexcept nogil:
-    """Entry i, those of its block before it known, of the diagonal G of (G^-1 - L) G (G^-1 - U); `ahead` is scratch.
+cdef void _fill_merged(const sweeps_model* m, const sweeps_system* to, int64_t block, const uint16_t* slot,
+                       const double* policy, float* low, float* high, float* far, double* diagonal, float* gain, double* sums,
+                       float* ahead, int64_t* start) noexcept nogil:
+    """The block's rows of a policy that mixes; `sums` is 0 at first and at the end."""
+    cdef int64_t first = to.begin[block], s, pair, k, low_at = to.low_at[block], high_at = to.high_at[block]
+    cdef int64_t far_at = to.far_at[block]
+    cdef int32_t below, above, count, j
+    cdef double weight, scale, own, total
+    for s in range(first, to.begin[block + 1]):
+        diagonal[s], gain[s], ahead[s], start[s] = 1.0, 1.0, 0.0, high_at
+        below, above = SWEEPS_QUAD * to.low_size[s], SWEEPS_QUAD * to.high_size[s]
+        count = below + above + to.far_size[s]
+        if m.fixed[s]:
+            continue
+        for pair in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
+            weight = m.gamma * policy[pair]
+            for k in range(m.indptr[pair], m.indptr[pair + 1]):
+                sums[slot[k]] += weight * m.probability[k]
+        own = 1.0 - sums[count]
+        sums[count] = 0.0
+        diagonal[s] = own
+        total = _lost(to, s, sums, to.low_column + low_at, below, high, first, ahead, start) / own
+        scale = 1.0 / max(1.0 - total, LEAST)
+        gain[s] = <float>scale
+        scale = gain[s] / own
+        total = 0.0
+        for j in range(below):
+            low[low_at + j] = <float>(sums[j] * scale)
+            sums[j] = 0.0
+        for j in range(above):
+            high[high_at + j] = <float>(sums[below + j] * scale)
+            total += high[high_at + j]
+            sums[below + j] = 0.0
+        for j in range(to.far_size[s]):
+            far[far_at + j] = <float>(sums[below + above + j] * scale)
+            sums[below + above + j] = 0.0
+        ahead[s] = <float>(LOST * total)
+        low_at, high_at, far_at = low_at + below, high_at + above, far_at + to.far_size[s]
+
+
+cdef inline double _lost(const sweeps_system* to, int64_t s, const double* row, const uint16_t* column, int32_t below,
+                         const float* high, int64_t first, const float* ahead, const int64_t* start) noexcept nogil:
+    """What entry s of the diagonal G of (G^-1 - L) G (G^-1 - U) has to make up for: G is 1 over 1 less this; `row` is that of L.
 
     These factors differ from the matrix by L G U. What of it stands on the diagonal is made up for, and of the rest LOST of
     its row sums: then on what varies slowly the factors are about right (Gustafsson 1978, BIT 18; relaxed: Axelsson and
     Lindskog 1986, Numer. Math. 48). Where the rows of L + U + C sum to at most 1, G^-1 is at least the row sum of U, so the
     factors are M-matrices; LEAST keeps a nearly singular one in bounds.
     """
-    cdef const float* a = m.value + m.ptr[i]
-    cdef const int32_t* c = m.column + m.ptr[i]
-    cdef const int32_t* back
-    cdef const float* share
-    cdef int32_t k, q, j
-    cdef double total = 0.0, sums = 0.0, met
-    ahead[i] = 0.0
-    if m.mid[i] - m.below[i] == SWEEPS_PAD:
-        for k in range(m.below[i], m.mid[i]):
-            j = c[k]
-            met = 0.0
-            if a[k] != 0.0 and m.above[j] > m.mid[j]:
+    cdef int32_t k, q
+    cdef int64_t j
+    cdef double total = 0.0, met
+    if below == SWEEPS_QUAD:
+        for k in range(SWEEPS_QUAD):
+            if row[k] != 0.0:
+                j = first + column[k]
+                met = 0.0
                 # the diagonal's part; longer rows would cost more to look through than it gains
-                back, share = m.column + m.ptr[j] + m.mid[j], m.value + m.ptr[j] + m.mid[j]
-                for q in range(SWEEPS_PAD):
-                    met += share[q] if back[q] == i else 0.0
-            total += a[k] * (ahead[j] + (1.0 - LOST) * gain[j] * met)
+                for q in range(SWEEPS_QUAD if to.high_size[j] else 0):
+                    met += high[start[j] + q] if first + to.high_column[start[j] + q] == s else 0.0
+                total += row[k] * (ahead[j] + (1.0 - LOST) * met)
     else:
-        for k in range(m.below[i], m.mid[i]):
-            total += a[k] * ahead[c[k]]
-    gain[i] = <float>(1.0 / max(1.0 - total, LEAST))
-    for k in range(m.mid[i], m.above[i]):
-        sums += a[k]
-    ahead[i] = <float>(LOST * gain[i] * sums)
-
-
-cdef inline int _part(int64_t i, int64_t c, int32_t block_of_i, int32_t block_of_c) noexcept nogil:
-    """Which part of row c holds column i: earlier blocks, before the diagonal, after it, later blocks."""
-    if block_of_i < block_of_c:
-        return 0
-    if block_of_i > block_of_c:
-        return 3
-    return 1 if i < c else 2
-
-
-cdef void _fill_merged(const sweeps_model* m, const sweeps_system* to, int64_t block, const uint16_t* slot,
-                       const double* policy, float* value, double* diagonal, double* sums, float* gain,
-                       float* ahead) noexcept nogil:
-    cdef const int64_t* ptr = to.ptr
-    cdef int64_t s, pair, k
-    cdef int32_t count, j
-    cdef double weight, scale
-    for s in range(to.begin[block], to.begin[block + 1]):
-        count = <int32_t>(ptr[s + 1] - ptr[s])
-        diagonal[s], gain[s], ahead[s] = 1.0, 1.0, 0.0
-        if m.fixed[s]:
-            continue
-        for j in range(count + 1):
-            sums[j] = 0.0
-        for pair in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
-            weight = m.gamma * policy[pair]
-            for k in range(m.indptr[pair], m.indptr[pair + 1]):
-                sums[slot[k]] += weight * m.probability[k]
-        diagonal[s] = 1.0 - sums[count]
-        scale = 1.0 / diagonal[s]
-        for j in range(count):
-            value[ptr[s] + j] = <float>(sums[j] * scale)
-        _set_gain(to, s, gain, ahead)
+        for k in range(below):
+            total += row[k] * ahead[first + column[k]]
+    return total
 
 
 cdef void _product_block(const sweeps_system* m, int64_t block, const double* diagonal, const double* x,
                          double* out) noexcept nogil:
-    cdef int64_t i, k
+    cdef int64_t i, k, first = m.begin[block], low = m.low_at[block], high = m.high_at[block], far = m.far_at[block]
     cdef double total
-    for i in range(m.begin[block], m.begin[block + 1]):
+    for i in range(first, m.begin[block + 1]):
         total = 0.0
-        for k in range(m.ptr[i], m.ptr[i] + m.end[i]):
-            total += <double>m.value[k] * x[m.column[k]]
-        out[i] = total * diagonal[i] + (1.0 - diagonal[i]) * x[i]
+        for k in range(low, low + SWEEPS_QUAD * m.low_size[i]):
+            total += <double>m.low[k] * x[first + m.low_column[k]]
+        for k in range(high, high + SWEEPS_QUAD * m.high_size[i]):
+            total += <double>m.high[k] * x[first + m.high_column[k]]
+        for k in range(far, far + m.far_size[i]):
+            total += <double>m.far[k] * x[m.far_column[k]]
+        low, high, far = low + SWEEPS_QUAD * m.low_size[i], high + SWEEPS_QUAD * m.high_size[i], far + m.far_size[i]
+        out[i] = total / m.gain[i] * diagonal[i] + (1.0 - diagonal[i]) * x[i]
+
+
+cdef void _count_turned(const sweeps_system* m, int64_t block, int32_t* low, int32_t* high, int32_t* far, uint8_t* before,
+                        uint8_t* after) noexcept nogil:
+    """Entries that the transposed rows get from the rows of this block."""
+    cdef int64_t first = m.begin[block], i, k, c, low_at = m.low_at[block], high_at = m.high_at[block], far_at = m.far_at[block]
+    for i in range(first, m.begin[block + 1]):
+        for k in range(low_at, low_at + SWEEPS_QUAD * m.low_size[i]):
+            if m.low[k] != 0.0:
+                c = first + m.low_column[k]
+                high[c] += 1
+                after[c] |= c == i - 1
+        for k in range(high_at, high_at + SWEEPS_QUAD * m.high_size[i]):
+            if m.high[k] != 0.0:
+                c = first + m.high_column[k]
+                low[c] += 1
+                before[c] |= c == i + 1
+        for k in range(far_at, far_at + m.far_size[i]):
+            far[m.far_column[k]] += m.far[k] != 0.0
+        low_at, high_at = low_at + SWEEPS_QUAD * m.low_size[i], high_at + SWEEPS_QUAD * m.high_size[i]
+        far_at += m.far_size[i]
+
+
+cdef void _turn(const sweeps_system* m, const sweeps_system* to, int64_t block, const double* diagonal, int32_t* low_spot,
+                int32_t* high_spot, int64_t* far_spot, uint16_t* low_column, uint16_t* high_column, int32_t* far_column,
+                float* low, float* high, float* far) noexcept nogil:
+    """The entries of this block's rows, put where the transposed rows have them: spots count up."""
+    cdef int64_t first = m.begin[block], i, k, c, at, low_at = m.low_at[block], high_at = m.high_at[block]
+    cdef int64_t far_at = m.far_at[block], to_low = to.low_at[block], to_high = to.high_at[block]
+    cdef double scale
+    low, low_column, high, high_column = low + to_low, low_column + to_low, high + to_high, high_column + to_high
+    to_low = to_high = 0
+    for i in range(first, m.begin[block + 1]):
+        for k in range(SWEEPS_QUAD * to.low_size[i]):
+            low_column[to_low + k] = <uint16_t>(i - first)
+        for k in range(SWEEPS_QUAD * to.high_size[i]):
+            high_column[to_high + k] = <uint16_t>(i - first)
+        to_low, to_high = to_low + SWEEPS_QUAD * to.low_size[i], to_high + SWEEPS_QUAD * to.high_size[i]
+    for i in range(first, m.begin[block + 1]):
+        scale = diagonal[i] / m.gain[i]
+        for k in range(low_at, low_at + SWEEPS_QUAD * m.low_size[i]):
+            if m.low[k] != 0.0:
+                c = first + m.low_column[k]
+                at = high_spot[c]
+                high_spot[c] += 1
+                high_column[at] = <uint16_t>(i - first)
+                high[at] = <float>(m.low[k] * (scale * m.gain[c] / diagonal[c]))
+        for k in range(high_at, high_at + SWEEPS_QUAD * m.high_size[i]):
+            if m.high[k] != 0.0:
+                c = first + m.high_column[k]
+                at = low_spot[c]
+                low_spot[c] += 1
+                low_column[at] = <uint16_t>(i - first)
+                low[at] = <float>(m.high[k] * (scale * m.gain[c] / diagonal[c]))
+        for k in range(far_at, far_at + m.far_size[i]):
+            if m.far[k] != 0.0:
+                c = m.far_column[k]
+                at = far_spot[c]
+                far_spot[c] += 1
+                far_column[at] = <int32_t>i
+                far[at] = <float>(m.far[k] * (scale * m.gain[c] / diagonal[c]))
+        low_at, high_at = low_at + SWEEPS_QUAD * m.low_size[i], high_at + SWEEPS_QUAD * m.high_size[i]
+        far_at += m.far_size[i]
 
 
 cdef void _sweep_block(const sweeps_system* m, int64_t block, const double* diagonal, const double* x, const double* b,
@@ -981,24 +1139,38 @@ cdef void _sweep_block(const sweeps_system* m, int64_t block, const double* diag
 # ---- 3  Its solution ------------------------------------------------------------------------------
 
 
+def workspace(int64_t n):
+    """Numbers that the solver of a system of n states needs room for."""
+    return 6 * _apart_by(n)
+
+
+cdef inline int64_t _apart_by(int64_t n) noexcept nogil:
+    # vectors that are walked along together must not fall into the same lines of a cache
+    return (n + 511) // 512 * 512 + 72
+
+
 cdef tuple _bicgstab(System system, const sweeps_kernels* kernels, const double[::1] right, double[::1] x,
-                     double[:, ::1] work, double rtol, int max_iter, int n_threads):
+                     double[::1] work, double rtol, int max_iter, int n_threads):
     """The recurrences of van der Vorst (1992) on the matrix preconditioned from both sides.
 
-    Rows of `work`: r residual, h shadow, p direction, v product of p, w product of r, t and y scratch. `x` gathers u.
+    Vectors in `work`: r residual, h shadow, p direction, v product of p, w product of r, t scratch. `x` gathers u.
     """
     cdef const sweeps_system* m = &system.m
-    cdef int64_t n = m.n, blocks = m.n_blocks, g, i
+    cdef int64_t n = m.n, blocks = m.n_blocks, g, i, c, room = 1
+    if not n:
+        return 0, 0.0
     cdef double[::1] diagonal = system.diagonal
-    cdef double *r = &work[0, 0]
-    cdef double *h = &work[1, 0]
-    cdef double *p = &work[2, 0]
-    cdef double *v = &work[3, 0]
-    cdef double *w = &work[4, 0]
-    cdef double *t = &work[5, 0]
-    cdef double *y = &work[6, 0]
+    cdef double *r = &work[0]
+    cdef double *h = r + _apart_by(n)
+    cdef double *p = h + _apart_by(n)
+    cdef double *v = p + _apart_by(n)
+    cdef double *w = v + _apart_by(n)
+    cdef double *t = w + _apart_by(n)
     cdef double *u = &x[0]
     cdef double[:, ::1] part = np.zeros((2, blocks))
+    for g in range(blocks):
+        room = max(room, m.begin[g + 1] - m.begin[g])
+    cdef double[::1] y = np.zeros(n_threads * room)  # of one block, for each thread: it stays in the caches
     cdef double start, size, rho, before, alpha = 1.0, omega = 1.0, beta = 0.0, product, shadow
     cdef int iteration = 0, restarts = 0
     with nogil:
@@ -1015,8 +1187,8 @@ cdef tuple _bicgstab(System system, const sweeps_kernels* kernels, const double[
         with nogil:
             for g in prange(blocks, num_threads=n_threads, schedule="static"):
                 kernels.back(m, g, 1.0, r, beta, -beta * omega, v, p, t)
-            for g in prange(blocks, num_threads=n_threads, schedule="static"):
-                kernels.forth(m, g, p, t, y, v, h, &part[0, g], &part[1, g])
+            for c in prange(n_threads, num_threads=n_threads, schedule="static"):
+                _forth_blocks(m, kernels, c, n_threads, p, t, &y[c * room], v, h, part)
         product = _sum(part, 0)
         # the direction's image is orthogonal to the shadow: nothing can be done along it
         if not fabs(product) > 1e-30 * fabs(rho):
@@ -1025,8 +1197,8 @@ cdef tuple _bicgstab(System system, const sweeps_kernels* kernels, const double[
         with nogil:
             for g in prange(blocks, num_threads=n_threads, schedule="static"):
                 kernels.back(m, g, 0.0, r, 1.0, -alpha, v, r, t)
-            for g in prange(blocks, num_threads=n_threads, schedule="static"):
-                kernels.forth(m, g, r, t, y, w, r, &part[0, g], &part[1, g])
+            for c in prange(n_threads, num_threads=n_threads, schedule="static"):
+                _forth_blocks(m, kernels, c, n_threads, r, t, &y[c * room], w, r, part)
         product = _sum(part, 1)
         omega = _sum(part, 0) / product if product > 0.0 else 0.0
         with nogil:
@@ -1055,6 +1227,14 @@ cdef tuple _bicgstab(System system, const sweeps_kernels* kernels, const double[
     if start == 0.0:
         return iteration, 0.0
     return iteration, size / start if size < INFINITY else INFINITY
+
+
+cdef void _forth_blocks(const sweeps_system* m, const sweeps_kernels* kernels, int64_t chunk, int64_t chunks, const double* x,
+                        const double* t, double* y, double* w, const double* other, double[:, ::1] part) noexcept nogil:
+    """The blocks of this chunk of them."""
+    cdef int64_t per = (m.n_blocks + chunks - 1) // chunks, g
+    for g in range(chunk * per, min((chunk + 1) * per, m.n_blocks)):
+        kernels.forth(m, g, x, t, y, w, other, &part[0, g], &part[1, g])
 
 
 cdef double _sum(double[:, ::1] part, int row) noexcept:

@@ -25,7 +25,9 @@
 
 /* states that a sweep handles at a time: their pairs' Q fit the innermost cache */
 #define SWEEPS_BLOCK 256
-#define SWEEPS_PAD 4
+#define SWEEPS_QUAD 4
+/* most states of a block of a policy's matrix */
+#define SWEEPS_MOST 65536
 /* the width that stands for values which are all 0 */
 #define SWEEPS_SILENT -2
 
@@ -46,23 +48,27 @@ typedef struct {
 
 /* The matrix of a policy, I - gamma P, each row divided by its diagonal.
 
-   Rows hold the entries a_ij = gamma p_ij / (1 - gamma p_ii) off the diagonal, columns ascending. Rows are cut into
-   blocks; from ptr[i] on row i has its entries in earlier blocks, at below[i] those of its own block before the
-   diagonal, at mid[i] those of its block after it, at above[i] those in later blocks, up to end[i]. The two middle parts are filled
-   up to multiples of SWEEPS_PAD with entries of value 0 in column i, the first at its front, the second at its end: so
-   their loops have few lengths and are predicted. With the block-local L and U and the rest C, the matrix is
-   I - L - U - C. With G = diag(gain) it is solved for (I - GL)^-1 G (I - L - U - C) (I - GU)^-1, of which one product
-   costs one pass over the entries (Eisenstat 1981, SIAM J. Sci. Stat. Comput. 2(1)); what the gain is, _set_gain of
-   _planning.pyx says. */
+   Off the diagonal its entries are a_ij = gamma p_ij / (1 - gamma p_ii). Rows are cut into blocks; with the block-local L and U
+   and the rest C, the matrix is I - L - U - C. With G = diag(gain) it is solved for (I - GL)^-1 G (I - L - U - C) (I - GU)^-1,
+   of which one product costs one pass over the entries (Eisenstat 1981, SIAM J. Sci. Stat. Comput. 2(1)); what the gain is,
+   _set_gain of _planning.pyx says.
+
+   A pass reads nothing that it does not need: GL, GU and GC stand apart, each row after row from low_at[block] on, with no row
+   ends but the sizes. Columns of L and U count from the block's first state, in 16 bits. Their rows are filled up to quads with
+   entries of value 0 in the row's own column: then loops have few lengths and are predicted. Each row waits for the
+   one before, whose result is still on its way to memory: so the entry of the state just before, the last of a row of L, and
+   of that just after, the first of a row of U, have these places to themselves, 0 where there is none. */
 typedef struct {
     int64_t n;
     int64_t n_blocks;
-    const int64_t *begin;   /* (n_blocks + 1) */
-    const int64_t *ptr;     /* (n + 1) */
-    const int32_t *below, *mid, *above, *end;
-    const int32_t *column;
-    const float *value;
-    const float *gain;      /* (n) */
+    const int64_t *begin;                                   /* (n_blocks + 1) */
+    const int64_t *low_at, *high_at, *far_at;               /* (n_blocks + 1) in entries */
+    const uint16_t *low_size, *high_size;                   /* (n) in quads */
+    const int32_t *far_size;                                /* (n) in entries */
+    const uint16_t *low_column, *high_column;
+    const int32_t *far_column;
+    const float *low, *high, *far;
+    const float *gain;                                      /* (n) */
 } sweeps_system;
 
 typedef struct {
@@ -86,7 +92,8 @@ typedef struct {
     /* within a block: x = a z + b x + c v, t = (I - GU)^-1 x; x alone where v is NULL */
     void (*back)(const sweeps_system *m, int64_t block, double a, const double *z, double b, double c, const double *v,
                  double *x, double *t);
-    /* within a block: y = (I - GL)^-1 (x + (G - 2) t - G C t), w = y + t, the product; the sums of w other and w w */
+    /* within a block: y = (I - GL)^-1 (x + (G - 2) t - G C t), w = y + t, the product; the sums of w other and w w. y is room for
+       the block, finite: entries that fill rows up read it */
     void (*forth)(const sweeps_system *m, int64_t block, const double *x, const double *t, double *y, double *w,
                   const double *other, double *with_other, double *with_itself);
 } sweeps_kernels;

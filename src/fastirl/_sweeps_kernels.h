@@ -251,84 +251,92 @@ SWEEPS_TARGET static void SWEEPS_NAME(expected)(const sweeps_model *m, int64_t f
 #undef SWEEPS_CALL
 }
 
-/* own + g (b + the sum of a y over entries [k, end)), whose number is a multiple of SWEEPS_PAD. Each row waits for the
-   one before: the entry that was just computed, the last here, the first in upper_row, enters last, multiplied once. */
-SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(lower_row)(const float *a, const int32_t *c, int32_t k, int32_t end,
-                                                          double g, double own, double b, const double *y)
+/* own + the sum of a y over quads of a row of L; the last entry is that of the state just before, whose y is `before` */
+SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(lower_row)(const float *a, const uint16_t *c, int quads, double own,
+                                                          double before, const double *y)
 {
     double s1 = 0.0, s2 = 0.0, s3 = 0.0;
-    if (k == end)
-        return own + g * b;
-    for (; k + 4 < end; k += 4) {
-        b += (double)a[k] * y[c[k]];
-        s1 += (double)a[k + 1] * y[c[k + 1]];
-        s2 += (double)a[k + 2] * y[c[k + 2]];
-        s3 += (double)a[k + 3] * y[c[k + 3]];
+    if (!quads)
+        return own;
+    for (; quads > 1; quads--, a += 4, c += 4) {
+        own += (double)a[0] * y[c[0]];
+        s1 += (double)a[1] * y[c[1]];
+        s2 += (double)a[2] * y[c[2]];
+        s3 += (double)a[3] * y[c[3]];
     }
-    b += (double)a[k] * y[c[k]];
-    s1 += (double)a[k + 1] * y[c[k + 1]];
-    s2 += (double)a[k + 2] * y[c[k + 2]];
-    b += s3 + (s1 + s2);
-    return own + g * b + g * (double)a[k + 3] * y[c[k + 3]];
+    own += (double)a[0] * y[c[0]];
+    s1 += (double)a[1] * y[c[1]];
+    s2 += (double)a[2] * y[c[2]];
+    own += s3 + (s1 + s2);
+    return own + (double)a[3] * before;
 }
 
-/* own + g times the sum of a t */
-SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(upper_row)(const float *a, const int32_t *c, int32_t k, int32_t end,
-                                                          double g, double own, const double *t)
+/* own + the sum of a t over the quads of a row of U that ends at a, c; its first entry is that of the state just after */
+SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(upper_row)(const float *a, const uint16_t *c, int quads, double own,
+                                                          double after, const double *t)
 {
-    double b = 0.0, s1 = 0.0, s2 = 0.0, s3 = 0.0;
-    if (k == end)
+    double s1 = 0.0, s2 = 0.0, s3 = 0.0;
+    if (!quads)
         return own;
-    for (end -= 4; end > k; end -= 4) {
-        s1 += (double)a[end + 1] * t[c[end + 1]];
-        s2 += (double)a[end + 2] * t[c[end + 2]];
-        s3 += (double)a[end + 3] * t[c[end + 3]];
-        b += (double)a[end] * t[c[end]];
+    for (a -= 4, c -= 4; quads > 1; quads--, a -= 4, c -= 4) {
+        own += (double)a[0] * t[c[0]];
+        s1 += (double)a[1] * t[c[1]];
+        s2 += (double)a[2] * t[c[2]];
+        s3 += (double)a[3] * t[c[3]];
     }
-    s1 += (double)a[k + 1] * t[c[k + 1]];
-    s2 += (double)a[k + 2] * t[c[k + 2]];
-    s3 += (double)a[k + 3] * t[c[k + 3]];
-    b += s3 + (s1 + s2);
-    return own + g * b + g * (double)a[k] * t[c[k]];
+    s1 += (double)a[1] * t[c[1]];
+    s2 += (double)a[2] * t[c[2]];
+    s3 += (double)a[3] * t[c[3]];
+    own += s3 + (s1 + s2);
+    return own + (double)a[0] * after;
 }
 
 SWEEPS_TARGET static void SWEEPS_NAME(back)(const sweeps_system *m, int64_t block, double a, const double *z, double b,
                                             double c, const double *v, double *x, double *t)
 {
-    for (int64_t i = m->begin[block + 1] - 1; i >= m->begin[block]; i--) {
+    const int64_t first = m->begin[block];
+    const double *own = t + first;
+    int64_t at = m->high_at[block]; /* the end of the block's last row */
+    double after = 0.0;
+    for (int64_t i = first; i < m->begin[block + 1]; i++)
+        at += 4 * (int64_t)m->high_size[i];
+    for (int64_t i = m->begin[block + 1] - 1; i >= first; i--) {
         double now = x[i];
         if (v)
             x[i] = now = a * z[i] + (b * now + c * v[i]);
-        t[i] = SWEEPS_NAME(upper_row)(m->value + m->ptr[i], m->column + m->ptr[i], m->mid[i], m->above[i], m->gain[i],
-                                      now, t);
+        t[i] = after = SWEEPS_NAME(upper_row)(m->high + at, m->high_column + at, m->high_size[i], now, after, own);
+        at -= 4 * (int64_t)m->high_size[i];
     }
 }
 
 SWEEPS_TARGET static void SWEEPS_NAME(lower)(const sweeps_system *m, int64_t block, const double *b, double *y)
 {
-    for (int64_t i = m->begin[block]; i < m->begin[block + 1]; i++)
-        y[i] = SWEEPS_NAME(lower_row)(m->value + m->ptr[i], m->column + m->ptr[i], m->below[i], m->mid[i], m->gain[i],
-                                      0.0, b[i], y);
+    const int64_t first = m->begin[block];
+    int64_t at = m->low_at[block];
+    double before = 0.0;
+    for (int64_t i = first; i < m->begin[block + 1]; i++) {
+        y[i] = before = SWEEPS_NAME(lower_row)(m->low + at, m->low_column + at, m->low_size[i], m->gain[i] * b[i], before,
+                                               y + first);
+        at += 4 * (int64_t)m->low_size[i];
+    }
 }
 
 SWEEPS_TARGET static void SWEEPS_NAME(forth)(const sweeps_system *m, int64_t block, const double *x, const double *t,
                                              double *y, double *w, const double *other, double *with_other,
                                              double *with_itself)
 {
-    double dot = 0.0, square = 0.0;
-    for (int64_t i = m->begin[block]; i < m->begin[block + 1]; i++) {
-        const float *a = m->value + m->ptr[i];
-        const int32_t *c = m->column + m->ptr[i];
-        const int32_t below = m->below[i], end = m->end[i];
-        const double g = m->gain[i];
-        double b = 0.0;
-        for (int32_t k = 0; k < below; k++)
-            b -= (double)a[k] * t[c[k]];
-        for (int32_t k = m->above[i]; k < end; k++)
-            b -= (double)a[k] * t[c[k]];
-        b = SWEEPS_NAME(lower_row)(a, c, below, m->mid[i], g, x[i] + (g - 2.0) * t[i], b, y);
-        y[i] = b;
-        b += t[i];
+    const int64_t first = m->begin[block];
+    const float *far = m->far + m->far_at[block];
+    const int32_t *far_column = m->far_column + m->far_at[block];
+    int64_t at = m->low_at[block];
+    double dot = 0.0, square = 0.0, before = 0.0;
+    for (int64_t i = first; i < m->begin[block + 1]; i++) {
+        double b = x[i] + ((double)m->gain[i] - 2.0) * t[i];
+        for (int32_t k = m->far_size[i]; k > 0; k--)
+            b -= (double)*far++ * t[*far_column++];
+        y[i - first] = before = SWEEPS_NAME(lower_row)(m->low + at, m->low_column + at, m->low_size[i], b, before, y);
+        at += 4 * (int64_t)m->low_size[i];
+        b = before + t[i];
         w[i] = b;
         dot += b * other[i];
         square += b * b;

@@ -194,24 +194,19 @@ def _facts(mdp):
 
 
 def _pattern(problem, begin):
-    """(ptr, column, slot, parts of the rows) of any policy's matrix, kept on the model, for rewards that forbid the same.
+    """(where a policy's matrix has its entries, place of each entry of the tensor), kept on the model for rewards that forbid
+    the same; (None, None) where a row has too many columns.
 
-    None where a row has too many columns. Takes 2 bytes an entry of the tensor and 4 a merged one; learning, and visits after
-    values, need it again and again.
+    Takes 2 bytes an entry of the tensor and about 2 a merged one; learning, and visits after values, need it again and again.
     """
     mdp = problem.mdp
     found = mdp.__dict__.get("_solver_pattern")
     if found is None or not np.array_equal(found[0], problem.fixed):
-        column, slot = np.empty(mdp.nnz + 2 * (_planning.PAD - 1) * mdp.n_states, np.int32), np.empty(mdp.nnz, np.uint16)
-        system = _planning.System(mdp.n_states, begin, np.empty(mdp.n_states + 1, np.int64), column, np.empty(0, np.float32),
-                                  np.empty(mdp.n_states))
-        used = system.set_pattern(problem.model, slot)
-        if used < 0:
-            return None
-        parts = tuple(np.asarray(part) for part in (system.below, system.mid, system.above, system.end))
-        found = problem.fixed, (np.asarray(system.ptr), column[:used].copy(), slot, parts)
-        mdp.__dict__["_solver_pattern"] = found
-    return found[1]
+        slot, system = np.empty(mdp.nnz, np.uint16), _planning.System(mdp.n_states, begin)
+        if not system.set_pattern(problem.model, slot):
+            return None, None
+        found = mdp.__dict__["_solver_pattern"] = problem.fixed, system.pattern(), slot
+    return found[1:]
 
 
 @dataclass
@@ -251,7 +246,7 @@ class PolicyMatrix:
         blocks = max(1, -(-n // _SOLVER_BLOCK))
         self.begin = np.linspace(0, n, blocks + 1).astype(np.int64)
         self.system = self.slot = self.policy = self.turned = None
-        self.work = np.zeros((7, n))  # zeros: entries that fill rows up read them
+        self.work = np.zeros(_planning.workspace(n))  # zeros: entries that fill rows up read them
         self.dense = None
         self.n_krylov, self.changed = 0, 1.0  # the share of rows that the last policy changed
 
@@ -263,12 +258,11 @@ class PolicyMatrix:
             self.dense = self._dense_matrix(policy)
             return True
         if self.slot is None:
-            pattern = _pattern(problem, self.begin)
+            pattern, self.slot = _pattern(problem, self.begin)
             if pattern is None:
                 return False
-            ptr, column, self.slot, parts = pattern
-            self.system = _planning.System(n, self.begin, ptr, column, np.empty(column.size, np.float32), np.empty(n))
-            self.system.use_pattern(*parts)
+            self.system = _planning.System(n, self.begin)
+            self.system.use_pattern(pattern)
         self.system.set_merged(problem.model, self.slot, policy, problem.n_threads)
         return True
 
@@ -280,9 +274,8 @@ class PolicyMatrix:
             self.dense = self._dense_matrix(self.problem.as_vector(best))
             return
         if self.system is None:
-            ptr = _planning.row_ends(problem.model, self.begin)
-            self.system = _planning.System(mdp.n_states, self.begin, ptr, np.empty(ptr[-1], np.int32),
-                                           np.empty(ptr[-1], np.float32), np.empty(mdp.n_states))
+            self.system = _planning.System(mdp.n_states, self.begin)
+            self.system.make_room(problem.model)
             self.previous = np.full(mdp.n_states, -2, np.int32)
         self.changed = self.system.set_rows(problem.model, best, self.previous, problem.n_threads) / mdp.n_states
 
