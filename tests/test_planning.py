@@ -532,6 +532,50 @@ def test_the_residual_is_at_most_what_another_sweep_changes(sweeps):
     assert change <= found.residual <= 50 * change
 
 
+@pytest.mark.parametrize("kind, method", WAYS)
+@pytest.mark.parametrize("discount", (0.99, 1.0))
+def test_a_penalty_however_large_costs_no_digits_of_what_avoids_it(discount, kind, method):
+    base = small.random_sparse(40, 4, 3, seed=51, discount=discount, terminal=[0, 1], low=-2.0, high=-1.0, all_actions=True)
+    dear = (base.mdp.pair_action == 3) & (np.arange(base.mdp.n_pairs) % 3 > 0)
+    problem = base.with_reward(np.where(dear, -1e12, base.reward))
+    exact = small.accurate_values(problem, float(kind == "soft"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        found = solve(kind, problem, method, tol=1e-8)
+    assert small.distance(found.value, exact) <= found.error_bound <= 1e-8
+
+
+def patient(most):
+    """A progress callback that fails a test instead of letting it hang."""
+    def told(sweep, bound):
+        assert sweep <= most, "it never ends"
+    return told
+
+
+def test_a_policy_that_all_but_never_ends_is_given_up_at_discount_1():
+    problem = named_chain([[-1, -1], []], [[0, 1], []], [1])
+    with pytest.warns(ConvergenceWarning, match="no headway"):
+        found = fi.policy_evaluation(problem.mdp, [1.0, 1e-40], problem.reward, "pair", progress=patient(20_000))
+    assert not found.converged and found.error_bound == np.inf and not np.isnan(found.value).any()
+
+
+@pytest.mark.parametrize("size", (0.0, 1e-300))
+def test_rewards_of_almost_nothing_are_certified_at_discount_1(size):
+    problem = named_chain([[-size, -2 * size], [-size], []], [[1, 2], [2], []], [2])
+    policy = [0.5, 0.5, 1.0]
+    found = fi.policy_evaluation(problem.mdp, policy, problem.reward, "pair", progress=patient(100))
+    assert found.converged and (np.abs(found.value) <= found.error_bound + 2 * size).all()
+
+
+@pytest.mark.parametrize("method", ("auto", "newton"))
+def test_a_check_that_cannot_pass_at_discount_1_ends(method):
+    # a loop that costs less than rounding: U ≥ TU is beyond proof, and the true value is found all the same
+    problem = named_chain([[-1e-12, -1e12], []], [[0, 1], []], [1])
+    with pytest.warns(ConvergenceWarning):
+        found = solve("soft", problem, method, temperature=1e-14, tol=1e-8, progress=patient(20_000))
+    assert not found.converged and found.message and not np.isnan(found.value).any()
+
+
 # --- finite horizons
 
 

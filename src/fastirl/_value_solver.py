@@ -26,6 +26,7 @@ _SMALL = 256  # states up to which a dense factorisation costs less than it risk
 _PRECISE = 3_000  # states up to which a matrix that is nearly singular is factored in double precision
 _DIRECT = 50_000  # states up to which a sparse factorisation stands in for a Krylov solver that stalls
 _SOLVER_BLOCK = 32_768  # states of a block of the solver's matrix: fixed by the data, so the bits are
+_HEADWAY = 100_000, 5_000  # sweeps without any after which a run is given up: plain ones, those of policy iteration and Newton
 _INNER = 40  # sweeps of a policy between two choices
 _ROUGH = 250_000  # states from which values in single precision are gathered faster: fewer of them miss the caches
 _ONE_THREAD = 1_000_000  # entries below which a second thread costs more than it saves
@@ -135,7 +136,9 @@ class Problem:
         low, high = float(np.min(self.reward, initial=0.0)), float(np.max(self.reward, initial=0.0))
         if low == -math.inf:
             low = float(np.min(self.reward, initial=0.0, where=self.reward > -math.inf))
-        self.reward_size = max(-low, high)
+        if self.temperature > 0:  # a reward and the logarithm that is added to it may cancel
+            high = max(high, float(np.max(self.plain_reward, initial=0.0)))
+        self.reward_size, self.most_reward = max(-low, high), high
         # no mass is lost anywhere: a constant change of all values has a constant effect
         self.even = self.beta_least >= self.beta_most * (1 - 1e-9) and bool(self.free.all())
 
@@ -159,16 +162,25 @@ class Problem:
             return self.model.soft(value, out, choice, self.n_threads, silent, rough, middle)
         return self.model.expected(self.policy, value, out, self.n_threads)
 
-    def rounding(self, value_size):
+    def rounding(self, value_size, both=False):
         """Bound on the rounding error of one sweep of values of this size: a sum of products, a maximum, log-sum-exp where
-        soft."""
+        soft. `both` says that the sweep's result is of this size at most too.
+
+        Then a pair of a far lower reward than that is not the best, whatever its own rounding; in a log-sum-exp it weighs
+        exp(−gap / T), and gap · exp(−gap / T) < T / 2.
+        """
         ahead = max(self.beta_most, 1e-300) * value_size
-        error = (self.entries + 3) * ahead + 2 * self.reward_size
+        rewards = self.reward_size
+        if both and self.kind != "policy":
+            rewards = min(rewards, max(self.most_reward, 1.01 * (value_size + ahead)))
+        error = (self.entries + 3) * ahead + 2 * rewards
         if self.soft:
-            error += 2 * (self.reward_size + ahead)
+            error += 2 * (rewards + ahead)
             error += self.temperature * (2 * self.choices + 16 + math.log(self.choices))
+            if rewards < self.reward_size:
+                error += self.temperature * 4 * self.choices
         elif self.kind == "policy":
-            error += (self.choices + 2) * (self.reward_size + ahead)
+            error += (self.choices + 2) * (rewards + ahead) + self.temperature * 2 * self.choices
         return 1.01 * _U * error
 
     def as_vector(self, best):
@@ -230,7 +242,7 @@ def _discounted_bound(problem, least, most, value_size):
     high, low = problem.beta_most, problem.beta_least
     upper = most * (high / (1 - high) if most > 0 else low / (1 - low))
     lower = least * (high / (1 - high) if least < 0 else low / (1 - low))
-    floor = problem.rounding(value_size) / (1 - high) + 2 * _U * (value_size + abs(upper) + abs(lower))
+    floor = problem.rounding(value_size, True) / (1 - high) + 2 * _U * (value_size + abs(upper) + abs(lower))
     return _Bound(0.5 * (lower + upper), 0.5 * (upper - lower), floor)
 
 
@@ -480,7 +492,7 @@ class Run:
         self.n_iter, self.message, self.matrix, self.method = 0, "", matrix, ""
         if matrix is not None:
             matrix.problem = problem
-        self.best, self.stale, self.proper = math.inf, 0, None
+        self.best, self.stale, self.gained_at, self.proper = math.inf, 0, 0, None
         self.steps = _Steps(problem)
         n, n_pairs = problem.mdp.n_states, problem.mdp.n_pairs
         self.choice = {"hard": lambda: np.empty(n, np.int32), "soft": lambda: np.empty(n_pairs),
@@ -537,14 +549,22 @@ class Run:
             return self._used_up()
         measure = bound.half if math.isfinite(bound.half) else self.residual
         if measure < 0.97 * self.best:
-            self.best, self.stale = measure, 0
+            self.best, self.stale, self.gained_at = measure, 0, self.n_iter
         else:
             self.stale += 1
         # below the rounding floor no sweep can gain anything, and near it they may go in circles
         still = self.problem.discounted or self.steps.still
         floored = bound.half <= bound.floor and (bound.floor >= self.tol or self.stale > 20)
-        if still and (floored or (self.stale > 60 and bound.half <= 20 * bound.floor)):
+        near = self.stale > 60 and bound.half <= 20 * bound.floor
+        # at discount 1 a check may fail for good: nothing is proven where ties or rounding stand against it
+        over = self.steps.still and self.n_iter - self.gained_at > 150
+        if still and (floored or near or over):
             self.message = f"rounding leaves a bound of {bound.total:.2g}"
+            return True
+        # a policy that all but never ends has a value that no sweep comes near
+        slow = 1.0 / (1.0 - self.problem.beta_most) if self.problem.discounted else 0.0
+        if self.n_iter - self.gained_at > max(slow, _HEADWAY[self.method in ("newton", "policy_iteration")]):
+            self.message = f"{self.n_iter - self.gained_at} sweeps made no headway"
             return True
         return self._used_up()
 
@@ -798,12 +818,12 @@ class _Steps:
 
     def __init__(self, problem):
         self.problem, self.weight, self.worst = problem, None, math.inf
-        self.floor, self.still, self.found_at = 0.0, False, 0
+        self.floor, self.still, self.found_at, self.next_try = 0.0, False, 0, 0
 
     def bound(self, run, size):
         """No bound until the change of a sweep, times the steps there are left, is about what is asked."""
         problem = self.problem
-        rounding = problem.rounding(size)
+        rounding = problem.rounding(size, True)
         self.floor = rounding * (self.worst if self.weight is not None else 1.0)
         self.still = run.residual <= 4 * rounding
         settled = self.still or run.stale > 20
@@ -812,23 +832,25 @@ class _Steps:
         if self.still and self.found_at < run.n_iter - 1:
             self.weight = None  # of an earlier policy
         if self.weight is None or settled or run.residual * self.worst <= run.tol:
-            half = self._verified(run, rounding)
-            if math.isfinite(half):
-                return _Bound(0.0, half, 0.0 if half <= run.tol else self.floor)
+            if run.n_iter >= self.next_try or run.n_iter == run.max_iter:
+                half = self._verified(run, size)
+                if math.isfinite(half):
+                    return _Bound(0.0, half, 0.0 if half <= run.tol else self.floor)
+                self.next_try = run.n_iter + run.n_iter // 16  # a check costs tens of sweeps
         return _Bound(0.0, math.inf, self.floor)
 
-    def _verified(self, run, rounding):
+    def _verified(self, run, size):
         """A proven bound on |V* − V|, or inf."""
         value, upper, ahead = run.value, np.empty_like(run.value), np.empty_like(run.value)
-        if not self._find_weight(run):
+        if not self._find_weight(run, size):
             return math.inf
         half = math.inf
-        step = 1.5 * (run.residual + 3 * rounding)
+        step = 1.5 * (run.residual + 3 * self.problem.rounding(size, True))
         for _ in range(8):
             np.multiply(self.weight, step, out=upper)
             upper += value
             _, most = self.problem.sweep(upper, ahead)
-            if most <= -2 * rounding:
+            if most <= -2 * self.problem.rounding(size + step * self.worst, True):
                 half = step * self.worst
                 break
             step *= 2.0
@@ -839,12 +861,12 @@ class _Steps:
             np.multiply(self.weight, -step, out=upper)
             upper += value
             least, _ = self.problem.sweep(upper, ahead)
-            if least >= 2 * rounding:
+            if least >= 2 * self.problem.rounding(size + step * self.worst, True):
                 return max(half, step * self.worst) * (1 + 1e-12) + 4 * _U * _size(value)
             step *= 2.0
         return math.inf
 
-    def _find_weight(self, run):
+    def _find_weight(self, run, size):
         """w with w ≥ 1 + P w for the pairs that matter: the chosen ones, and of a hard problem those about as good."""
         if self.weight is not None:
             return True
@@ -855,23 +877,43 @@ class _Steps:
         matrix = run._matrix_of_choice()
         if matrix is None:
             return False
-        weight = np.zeros(n)
-        if matrix.solve(problem.free.astype(float), weight, 1e-3) == math.inf:
+        weight = self._steps_of_choice(matrix, run.choice)
+        if weight is None:
             return False
         if problem.kind == "hard":
-            weight = self._longest(run, weight)
+            weight = self._longest(run, weight, size)
         weight[~problem.free] = 0.0
         if not (np.isfinite(weight).all() and (weight[problem.free] > 0).all()):
             return False
         self.weight, self.worst, self.found_at = weight, float(weight.max(initial=0.0)), run.n_iter
         return True
 
-    def _longest(self, run, weight):
+    def _steps_of_choice(self, matrix, choice):
+        """w = 1 + P w of the choice, refined until it holds to a half: that of a long way may need it. None if no solve does."""
+        problem = self.problem
+        rest, weight = problem.free.astype(float), np.zeros(problem.mdp.n_states)
+        delta, ahead = np.empty_like(weight), np.empty_like(weight)
+        silent = problem.with_reward(np.zeros(problem.mdp.n_pairs)).model
+        for _ in range(6):
+            if matrix.solve(rest, delta, 1e-3) == math.inf:
+                return None
+            weight += delta
+            weight[~problem.free] = 0.0
+            if problem.kind == "hard":
+                silent.chosen(choice, weight, ahead)
+            else:
+                silent.expected(choice, weight, ahead, problem.n_threads)
+            rest = np.where(problem.free, 1.0 + ahead - weight, 0.0)
+            if not rest.max(initial=0.0) > 0.5:
+                break
+        return weight
+
+    def _longest(self, run, weight, size):
         """w made the longest expected way over the pairs within a hair of the best, by sweeps."""
         problem, mdp = self.problem, self.problem.mdp
         q = np.empty(mdp.n_pairs)
         problem.model.q(run.value, q, problem.n_threads)
-        close = q >= run.value[mdp.pair_state] - 1e3 * (run.residual + problem.rounding(_size(run.value)))
+        close = q >= run.value[mdp.pair_state] - 1e3 * (run.residual + problem.rounding(size, True))
         if not (np.bincount(mdp.pair_state[close], minlength=mdp.n_states) > 1).any():
             return weight
         reward = np.where(close, 1.0, -np.inf)
