@@ -633,6 +633,55 @@ def test_packed_counting_equals_the_twin(ordered, n, width):
         [expected[key] for key in sorted(expected)]).reshape(-1, 3))
 
 
+@pytest.mark.parametrize("bits", [64, 256, 512])
+@pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 1000])
+def test_counting_and_halving_on_vectors_equal_the_twin(bits, n):
+    rng = np.random.default_rng(16)
+    first = rng.integers(0, 7, n).astype(np.int32)
+    second = ((first + rng.integers(1, 7, n)) % 7).astype(np.int32)
+    outcome, twice = rng.choice([0.0, 1.0], n), np.empty(n, np.int8)
+    table = np.zeros((7, 7), np.uint32)
+    try:
+        assert kernels.halves(outcome, twice, bits) == (True, -1)
+    except ValueError as error:
+        pytest.skip(str(error))
+    np.testing.assert_array_equal(twice, 2 * outcome)
+    kernels.count_strict(first, second, twice, table, bits)
+    arrays, total = kernels.list_packed(table, np.zeros((1, 1), np.int32), False, False, 21)
+    expected = twin.add_up(first, second, outcome)
+    assert total == n and list(zip(arrays[0].tolist(), arrays[1].tolist())) == sorted(expected)
+    np.testing.assert_array_equal(np.array(arrays[2:]).T.reshape(-1, 3),
+                                  np.array([expected[key] for key in sorted(expected)]).reshape(-1, 3))
+    for at in {0, n // 2, n - 1} if n else ():
+        for odd, bad in ((0.5, -1), (-0.0, -1), (0.3, -1), (np.nextafter(1, 2), at), (-1e-300, at), (np.nan, at), (np.inf, at)):
+            changed = outcome.copy()
+            changed[at] = odd
+            assert kernels.halves(changed, twice, bits) == (odd in (0.0, 0.5), bad)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [3, 4, 5], [0, 7, 900], [5, 1023, 1024], [-1, 0, 1], [0, 65_535, 65_536],
+                                    [2**40, 2**40 + 1, 3]])
+def test_labels_near_0_and_elsewhere_become_the_same_codes(labels):
+    first, second = np.array(labels)[[0, 1, 2, 0] * 5000], np.array(labels)[[1, 2, 0, 2] * 5000]
+    c = Comparisons.from_pairs(first, second, 1)
+    expected, codes = np.unique(np.concatenate([first, second]), return_inverse=True)
+    np.testing.assert_array_equal(c.labels, expected)
+    np.testing.assert_array_equal(np.concatenate([c.first, c.second]), codes)
+    second[7] = first[7]
+    with pytest.raises(InvalidInputError, match=f"entry 7 compares {first[7]} with itself"):
+        Comparisons.from_pairs(first, second, 1)
+
+
+def test_the_dense_laplacian_equals_the_twin_in_any_order():
+    rng = np.random.default_rng(17)
+    first, second = rng.integers(0, 6, 30).astype(np.int32), rng.integers(6, 9, 30).astype(np.int32)
+    h, out = rng.exponential(size=30), np.empty((9, 9))
+    for order in (np.arange(30), np.argsort(first, kind="stable"), np.array([], int)):
+        arrays = first[order], second[order], h[order]
+        kernels.dense_laplacian(*arrays, out, 0.7)
+        np.testing.assert_allclose(out, twin.laplacian(*arrays, 9) + 0.7, rtol=1e-14, atol=1e-14)
+
+
 @pytest.mark.parametrize("shares", [(40_000, 0, 0), (0, 40_000, 0), (20_000, 30_000, 70_000), (32_768, 32_768, 0)])
 def test_counts_beyond_16_bits(shares):
     outcome = np.repeat([1, 0, 0.5], shares)

@@ -1,6 +1,6 @@
-/* The Bradley-Terry likelihood over pairs of items.
+/* The Bradley-Terry likelihood over pairs of items, and outcomes made small.
 
-   The loop stands in _comparisons_kernels.h, compiled for several widths of vectors; comparisons_find picks one at run
+   The loops stand in _comparisons_kernels.h, compiled for several widths of vectors; comparisons_find picks one at run
    time. Nothing here allocates; sums are taken in the order of the pairs. */
 
 #ifndef FASTIRL_COMPARISONS_H
@@ -33,6 +33,10 @@ typedef struct {
        `offset` */
     void (*derivatives)(const comparisons_pairs *m, const double *strength, double offset, double *item, double *wide,
                         float *narrow, double *sums);
+    /* twice each outcome, and whether all are 0, 1/2 or 1 */
+    int (*halves)(const double *outcome, int64_t n, int8_t *out);
+    /* twice the wins of both sides, in 16 bits each, added to table[i * n_items + j], i < j; n_items^2 < 2^31 */
+    void (*count)(const int32_t *first, const int32_t *second, const int8_t *twice, int64_t n, int32_t n_items, uint32_t *table);
 } comparisons_kernels;
 
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(_WIN32)

@@ -28,6 +28,9 @@ cdef extern from "_comparisons.h" nogil:
     ctypedef struct comparisons_kernels:
         void (*derivatives)(const comparisons_pairs* m, const double* strength, double offset, double* item,
                             double* wide, float* narrow, double* sums) noexcept nogil
+        int (*halves)(const double* outcome, int64_t n, int8_t* out) noexcept nogil
+        void (*count)(const int32_t* first, const int32_t* second, const int8_t* twice, int64_t n, int32_t n_items,
+                      uint32_t* table) noexcept nogil
     const comparisons_kernels* comparisons_find(int bits)
 
 cdef enum:
@@ -64,6 +67,25 @@ def shift(const int64_t[::1] labels, int64_t low, uint8_t[::1] seen, int32_t[::1
             seen[out[k]] = 1
 
 
+def shift_pairs(const int64_t[::1] first, const int64_t[::1] second, uint8_t[::1] seen, int32_t[::1] one, int32_t[::1] other):
+    """`shift` of both, low 0, in one pass: -2 where a label lies outside `seen`, else the first place where both are equal, or -1.
+    """
+    cdef int64_t k, found = -1
+    cdef uint64_t size = seen.shape[0], i, j
+    _sizes(second.shape[0] == first.shape[0] and one.shape[0] == first.shape[0] and other.shape[0] == first.shape[0])
+    with nogil:
+        for k in range(first.shape[0]):
+            i, j = <uint64_t> first[k], <uint64_t> second[k]
+            if i >= size or j >= size:
+                found = -2
+                break
+            if i == j and found < 0:
+                found = k
+            one[k], other[k] = <int32_t> i, <int32_t> j
+            seen[i] = seen[j] = 1
+    return found
+
+
 def encode(const int32_t[::1] code, int32_t[::1] out):
     """out = code[out]."""
     cdef int64_t k
@@ -87,21 +109,20 @@ def first_equal(const int32_t[::1] first, const int32_t[::1] second):
 # ---- 2  Counting ----------------------------------------------------------------------------------
 
 
-def halves(const double[::1] outcome, int8_t[::1] out):
+def halves(const double[::1] outcome, int8_t[::1] out, int bits=0):
     """Twice the outcome, and whether all are 0, 1/2 or 1; the first entry outside [0, 1] or missing, -1 where there is none."""
-    cdef int64_t k, bad = -1
-    cdef int whole = 1, inside = 1
-    cdef int32_t twice
-    cdef double mu
+    cdef int64_t n = outcome.shape[0], k, bad = -1
+    cdef int whole
+    cdef const comparisons_kernels* kernels = comparisons_find(bits)
+    if kernels is NULL:
+        raise ValueError(f"this machine has no vectors of {bits} bits")
+    _sizes(out.shape[0] == n)
+    if n == 0:
+        return True, -1
     with nogil:
-        for k in range(outcome.shape[0]):
-            mu = 2.0 * outcome[k]
-            inside &= (mu >= 0.0) & (mu <= 2.0)
-            twice = <int32_t> mu
-            whole &= mu == twice
-            out[k] = <int8_t> twice
-        if not inside:
-            for k in range(outcome.shape[0]):
+        whole = kernels.halves(&outcome[0], n, &out[0])
+        if not whole:
+            for k in range(n):
                 if not (0.0 <= outcome[k] <= 1.0):
                     bad = k
                     break
@@ -144,21 +165,37 @@ def count_packed(const int32_t[::1] first, const int32_t[::1] second, const int8
     cdef int64_t n = first.shape[0], n_items = table.shape[0], k, place, step = 0 if twice.shape[0] == 1 else 1, n_ties = 0
     cdef int32_t i, j, low, turn, free_order = 0 if ordered else 1
     cdef packed_t mu
+    cdef packed_t gain[6]
     cdef packed_t* cell = &table[0, 0]
     cdef int half = 16 if packed_t is uint32_t else 32
     cdef int32_t* tie = &ties[0, 0]
     _sizes(second.shape[0] == n and (step == 0 or twice.shape[0] == n) and n < 1 << 30)
+    for mu in range(3):  # what an outcome adds, as named and turned round
+        gain[mu], gain[3 + mu] = mu + ((2 - mu) << half), (mu << half) + 2 - mu
     with nogil:
         for k in range(n):
             i, j, mu = first[k], second[k], twice[k * step]
             turn = (i > j) & free_order
             low = i ^ ((i ^ j) & -turn)
             place = low * n_items + (i ^ j ^ low)
-            cell[place] += (mu << (half * turn)) + ((2 - mu) << (half - half * turn))
+            cell[place] += gain[3 * turn + mu]
             if mu == 1:
                 tie[place] += 1
                 n_ties += 1
     return n_ties
+
+
+def count_strict(const int32_t[::1] first, const int32_t[::1] second, const int8_t[::1] twice, uint32_t[:, ::1] table,
+                 int bits=0):
+    """`count_packed` in halves of 16 bits, not ordered, without ties, of an outcome each: on vectors."""
+    cdef int64_t n = first.shape[0], n_items = table.shape[0]
+    cdef const comparisons_kernels* kernels = comparisons_find(bits)
+    if kernels is NULL:
+        raise ValueError(f"this machine has no vectors of {bits} bits")
+    _sizes(second.shape[0] == n and twice.shape[0] == n and table.shape[1] == n_items and n_items <= 46340)
+    if n:
+        with nogil:
+            kernels.count(&first[0], &second[0], &twice[0], n, <int32_t> n_items, &table[0, 0])
 
 
 def list_packed(const packed_t[:, ::1] table, const int32_t[:, ::1] ties, bint any_ties, bint ordered, int64_t most):
@@ -397,20 +434,26 @@ def derivatives(const int32_t[::1] first, const int32_t[::1] second, const doubl
 # ---- 4  The Laplacian, dense ----------------------------------------------------------------------
 
 
-def dense_laplacian(const int32_t[::1] first, const int32_t[::1] second, const double[::1] curvature, double[:, ::1] out):
-    """out = sum h (e_i - e_j)(e_i - e_j)'."""
+def dense_laplacian(const int32_t[::1] first, const int32_t[::1] second, const double[::1] curvature, double[:, ::1] out,
+                    double constant=0.0):
+    """out = constant + sum h (e_i - e_j)(e_i - e_j)'; pairs sorted by `first` go fastest."""
     cdef int64_t k
-    cdef int32_t i, j
-    cdef double h
+    cdef int32_t i, j, mine = 0
+    cdef double h, own = 0.0  # of the item named first, in a register
     _sizes(second.shape[0] == first.shape[0] and curvature.shape[0] == first.shape[0])
     with nogil:
-        out[:, :] = 0.0
+        out[:, :] = constant
         for k in range(first.shape[0]):
             i, j, h = first[k], second[k], curvature[k]
-            out[i, i] += h
+            if i != mine:
+                out[mine, mine] += own
+                mine, own = i, 0.0
+            own += h
             out[j, j] += h
             out[i, j] -= h
             out[j, i] -= h
+        if out.shape[0]:
+            out[mine, mine] += own
 
 
 # ---- 5  The Laplacian, iterative ------------------------------------------------------------------

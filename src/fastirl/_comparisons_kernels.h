@@ -102,7 +102,48 @@ COMPARISONS_TARGET static void COMPARISONS_NAME(derivatives)(const comparisons_p
     sums[2] = curvature;
 }
 
-static const comparisons_kernels COMPARISONS_NAME(kernels) = {COMPARISONS_NAME(derivatives)};
+COMPARISONS_TARGET static int COMPARISONS_NAME(halves)(const double *outcome, int64_t n, int8_t *out)
+{
+    int32_t twice[COMPARISONS_BLOCK], known[COMPARISONS_BLOCK], all = 1;
+    for (int64_t begin = 0; begin < n; begin += COMPARISONS_BLOCK) {
+        const int64_t left = n - begin;
+        const int size = left < COMPARISONS_BLOCK ? (int)left : COMPARISONS_BLOCK;
+        for (int k = 0; k < size; k++) {
+            const double mu = outcome[begin + k];
+            const int32_t half = mu == 0.5 ? 1 : 0, one = mu == 1.0 ? 1 : 0;
+            twice[k] = half + 2 * one;
+            known[k] = half + one + (mu == 0.0 ? 1 : 0);
+        }
+        for (int k = 0; k < size; k++) {
+            out[begin + k] = (int8_t)twice[k];
+            all &= known[k];
+        }
+    }
+    return all;
+}
+
+COMPARISONS_TARGET static void COMPARISONS_NAME(count)(const int32_t *first, const int32_t *second, const int8_t *twice,
+    int64_t n, int32_t n_items, uint32_t *table)
+{
+    int32_t place[COMPARISONS_BLOCK];
+    uint32_t gain[COMPARISONS_BLOCK];
+    for (int64_t begin = 0; begin < n; begin += COMPARISONS_BLOCK) {
+        const int64_t left = n - begin;
+        const int size = left < COMPARISONS_BLOCK ? (int)left : COMPARISONS_BLOCK;
+        for (int k = 0; k < size; k++) {
+            const int32_t i = first[begin + k], j = second[begin + k];
+            const int32_t low = i < j ? i : j, high = i < j ? j : i;
+            const uint32_t mu = (uint32_t)twice[begin + k], mine = i < j ? mu : 2 - mu;
+            place[k] = low * n_items + high;
+            gain[k] = mine + ((2 - mine) << 16);
+        }
+        for (int k = 0; k < size; k++)
+            table[place[k]] += gain[k];
+    }
+}
+
+static const comparisons_kernels COMPARISONS_NAME(kernels) = {
+    COMPARISONS_NAME(derivatives), COMPARISONS_NAME(halves), COMPARISONS_NAME(count)};
 
 #undef COMPARISONS_TARGET
 #undef COMPARISONS_NAME

@@ -35,7 +35,8 @@ class Pattern:
         self.first, self.second, self.n_items = first, second, n_items
         self.held, self.group, self.floating = held, group, floating
         self.size = np.bincount(group, minlength=len(floating)).astype(float) if n_items else np.zeros(0)
-        self._one = len(floating) == 1 and bool(floating[0])
+        self.free = np.flatnonzero(~held)
+        self.floats_as_one = len(floating) == 1 and bool(floating[0])
         self._order = None
         self._ptr = None
 
@@ -48,8 +49,8 @@ class Pattern:
 
     def centred(self, x):
         """x with the mean of each floating group taken away, in place of rows (n,) or (n, m)."""
-        if self._one:
-            return x - x.mean(axis=0)
+        if self.floats_as_one:
+            return x - x.sum(axis=0) / len(x)
         if not self.floating.any():
             return x
         if x.ndim == 2:
@@ -116,18 +117,16 @@ class DenseSolver:
     def __init__(self, pattern, curvature, diagonal):
         self.pattern = pattern
         n = pattern.n_items
-        matrix = np.empty((n, n))
-        _k.dense_laplacian(pattern.first, pattern.second, np.asarray(curvature, dtype=np.float64), matrix)
+        matrix, curvature = np.empty((n, n)), np.asarray(curvature, dtype=np.float64)
+        scale = max((2 * float(curvature.sum()) + (0.0 if diagonal is None else float(diagonal.sum()))) / max(n, 1), 1e-300)
+        alone = pattern.floats_as_one
+        _k.dense_laplacian(pattern.first, pattern.second, curvature, matrix, scale / n if alone else 0.0)
         if diagonal is not None:
             matrix[np.arange(n), np.arange(n)] += diagonal
-        scale = max(float(matrix.trace()) / max(n, 1), 1e-300)
-        for group in np.flatnonzero(pattern.floating):
+        for group in () if alone else np.flatnonzero(pattern.floating):
             inside = np.flatnonzero(pattern.group == group)
-            if len(inside) == n:
-                matrix += scale / n
-            else:
-                matrix[np.ix_(inside, inside)] += scale / len(inside)
-        self.free = np.flatnonzero(~pattern.held)
+            matrix[np.ix_(inside, inside)] += scale / len(inside)
+        self.free = pattern.free
         if len(self.free) < n:
             matrix = matrix[np.ix_(self.free, self.free)]
         self._factor, failed = lapack.dpotrf(matrix.T, lower=1, overwrite_a=1, clean=0)

@@ -98,8 +98,8 @@ class Comparisons:
         >>> Comparisons.from_pairs(["a", "b"], ["b", "c"], [1, 0.5])
         Comparisons(3 items, 2 comparisons)
         """
-        first, second, labels = _codes("first", first, "second", second, labels)
-        return cls._make(first, second, _outcomes("outcome", outcome, len(first)), weight, cluster, labels, True)
+        first, second, labels, equal = _codes("first", first, "second", second, labels)
+        return cls._make(first, second, _outcomes("outcome", outcome, len(first)), weight, cluster, labels, True, equal)
 
     @classmethod
     def from_winners(cls, winner, loser, weight=None, labels=None, cluster=None):
@@ -125,8 +125,8 @@ class Comparisons:
         >>> Comparisons.from_winners(["a", "b", "c"], ["b", "c", "a"]).n_pairs
         3
         """
-        first, second, labels = _codes("winner", winner, "loser", loser, labels)
-        return cls._make(first, second, _ONE, weight, cluster, labels, False)
+        first, second, labels, equal = _codes("winner", winner, "loser", loser, labels)
+        return cls._make(first, second, _ONE, weight, cluster, labels, False, equal)
 
     @classmethod
     def from_frame(cls, df, first="first", second="second", outcome="outcome", weight=None, cluster=None, labels=None):
@@ -230,14 +230,17 @@ class Comparisons:
         return cls._make(row.astype(np.int32), column.astype(np.int32), _ONE, count, None, labels, False)
 
     @classmethod
-    def _make(cls, first, second, outcome, weight, cluster, labels, has_order):
-        """`outcome` has one entry where all are equal, and is int8, twice itself, where it is 0, ½ or 1 everywhere."""
+    def _make(cls, first, second, outcome, weight, cluster, labels, has_order, equal=None):
+        """`outcome` has one entry where all are equal, and is int8, twice itself, where it is 0, ½ or 1 everywhere.
+
+        `equal` is where an item meets itself, −1 for nowhere; None where nobody has looked.
+        """
         self = object.__new__(cls)
         n = len(first)
         if len(second) != n:
             raise InvalidInputError(
                 f"both items must be given for each comparison: got {n} and {len(second)}; pass arrays of equal length")
-        bad = _k.first_equal(first, second)
+        bad = _k.first_equal(first, second) if equal is None else equal
         if bad >= 0:
             raise InvalidInputError(
                 f"an item must not be compared with itself: entry {bad} compares {_v.shown(labels[first[bad]])} with itself; "
@@ -414,7 +417,7 @@ def _item_labels(labels):
 
 
 def _codes(first_name, first, second_name, second, labels):
-    """int32 indices of both, and the labels."""
+    """int32 indices of both, the labels, and where both are equal: −1 for nowhere, None where that was not looked at."""
     known = None if labels is None else _item_labels(labels)
     first = _v.label_vector(first_name, first, mixed=known is not None)
     second = _v.label_vector(second_name, second, len(first), mixed=known is not None)
@@ -426,8 +429,11 @@ def _codes(first_name, first, second_name, second, labels):
         finder = _v.LabelIndex(known, "item")
         codes = [finder.locate(name, values, "one of `labels`", "`labels`").astype(np.int32)
                  for name, values in ((first_name, first), (second_name, second))]
-        return (*codes, known)
+        return (*codes, known, None)
     if first.dtype == second.dtype == np.int64 and first.size:
+        found = _small_codes(first, second)
+        if found is not None:
+            return found
         low, high = int(min(first.min(), second.min())), int(max(first.max(), second.max()))
         if high - low < min(max(4 * first.size, 1024), 2**31 - 1):  # a table is cheaper than a sort
             seen = np.zeros(high - low + 1, np.uint8)
@@ -435,19 +441,36 @@ def _codes(first_name, first, second_name, second, labels):
             _k.shift(first, low, seen, out[0])
             _k.shift(second, low, seen, out[1])
             if seen.all():
-                return out[0], out[1], np.arange(low, high + 1)
+                return out[0], out[1], np.arange(low, high + 1), None
             labels = np.flatnonzero(seen)
             code = np.zeros(len(seen), np.int32)
             code[labels] = np.arange(len(labels), dtype=np.int32)
             _k.encode(code, out[0])
             _k.encode(code, out[1])
-            return out[0], out[1], labels + low
+            return out[0], out[1], labels + low, None
     joined = np.concatenate([first, second])
     if joined.dtype.kind == "O":
         codes, at = _v.factorize(joined)
-        return (*np.split(codes.astype(np.int32), 2), joined[at])
+        return (*np.split(codes.astype(np.int32), 2), joined[at], None)
     labels, codes = np.unique(joined, return_inverse=True)
-    return (*np.split(codes.ravel().astype(np.int32), 2), labels)
+    return (*np.split(codes.ravel().astype(np.int32), 2), labels, None)
+
+
+def _small_codes(first, second):
+    """`_codes` of labels 0 … 65,535 in one pass over them, or None."""
+    seen, out = np.zeros(min(max(4 * first.size, 1024), 1 << 16), np.uint8), np.empty((2, first.size), np.int32)
+    equal = _k.shift_pairs(first, second, seen, out[0], out[1])
+    if equal == -2:
+        return None
+    labels = np.flatnonzero(seen.view(bool))
+    low, high = int(labels[0]), int(labels[-1])
+    if high - low + 1 > len(labels):
+        code = np.zeros(high + 1, np.int32)
+        code[labels] = np.arange(len(labels), dtype=np.int32)
+        _k.encode(code, out.reshape(-1))
+    elif low:
+        out -= low
+    return out[0], out[1], labels, equal
 
 
 def _outcomes(name, values, n):
@@ -509,9 +532,14 @@ def _small_counts(c, ordered):
     """Counts of weights 1 and outcomes 0, ½, 1 in one number a pair, a narrow one where that suffices: memory takes the time."""
     n = c.n_items
     most = min(len(c), n * (n - 1) if ordered else n * (n - 1) // 2)
+    strict = not ordered and n <= 46_340 and len(c._outcome) == len(c) and not (c._outcome == 1).any()
     for width in (np.uint32, np.uint64):
-        table, ties = np.zeros((n, n), width), np.zeros((n, n), np.int32)
-        n_ties = _k.count_packed(c.first, c.second, c._outcome, ordered, table, ties)
+        table, n_ties = np.zeros((n, n), width), 0
+        ties = np.zeros((1, 1) if strict else (n, n), np.int32)
+        if strict and width is np.uint32:
+            _k.count_strict(c._first, c._second, c._outcome, table)
+        else:
+            n_ties = _k.count_packed(c._first, c._second, c._outcome, ordered, table, ties)
         arrays, total = _k.list_packed(table, ties, n_ties > 0, ordered, most)
         if total == len(c):
             break
