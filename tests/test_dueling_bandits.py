@@ -1,7 +1,9 @@
 """Dueling bandits: regret that stops growing, the published order of methods, seeds, and steps followed by hand."""
 
+import copy
 import functools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from fastirl import (
     RUCB, BeatTheMean, CopelandConfidenceBound, DoubleThompsonSampling, DuelingBandit, DuelSimulation, PairwiseMatrix,
     RandomDuels, Rankings, simulate_duels,
 )
+from fastirl import _comparisons as kernels
+from fastirl import _comparisons_reference as twin
 from fastirl.exceptions import InvalidInputError
 from real_data import need
 
@@ -152,13 +156,220 @@ def test_counts_and_bounds_follow_the_updates():
     for i, j, outcome in ((0, 1, True), (np.int64(1), 0.0, 1), (0, 1, 0.5), (2, 1, 0), (2, 2, 0.5)):
         bandit.update(i, j, outcome)
     assert bandit.wins.tolist() == [[0, 1.5, 0], [1.5, 0, 1], [0, 0, 0]]
-    upper, lower = bandit._bounds(0.51)
+    upper, lower = twin.duel_bounds(bandit.wins, bandit._scale())
     radius = math.sqrt(0.51 * math.log(6))
     np.testing.assert_allclose(upper, [[0.5, 0.5 + radius / math.sqrt(3), 1], [0.5 + radius / math.sqrt(3), 0.5, 1 + radius],
                                        [1, radius, 0.5]], rtol=1e-14)
     np.testing.assert_allclose(lower, [[0.5, 0.5 - radius / math.sqrt(3), 0], [0.5 - radius / math.sqrt(3), 0.5, 1 - radius],
                                        [0, -radius, 0.5]], rtol=1e-14)
     assert bandit.best() == 1
+    kept = bandit._high + bandit._scale() * bandit._width, bandit._low - bandit._scale() * bandit._width
+    np.testing.assert_allclose(kept, (upper, lower), rtol=1e-14, atol=1e-14)
+
+
+# --- kernels and their twins ------------------------------------------------------------------------------
+
+
+def played(kind, n, n_duels, seed, ties=False):
+    """A bandit that has played: bounds of all sorts, some pairs never met."""
+    rng = np.random.default_rng(seed)
+    bandit = kind(n, np.random.default_rng(seed))
+    for _ in range(n_duels):
+        bandit.update(*map(int, rng.choice(n, 2, replace=False)), float(rng.integers(0, 3) / 2 if ties else rng.integers(0, 2)))
+    return bandit
+
+
+@pytest.mark.parametrize("n, n_duels", [(2, 0), (2, 5), (3, 2), (6, 40), (6, 4000), (25, 900)])
+def test_kernels_of_duels_equal_numpy(n, n_duels):
+    bandit, rng = played(RUCB, n, n_duels, 3, ties=True), np.random.default_rng(4)
+    scale, duels = bandit._scale(), bandit._duels
+    upper, lower = bandit._high + scale * bandit._width, bandit._low - scale * bandit._width
+    assert duels.unbeaten(scale) == np.flatnonzero((upper >= 0.5).all(axis=1)).tolist()
+    beaters = (rng.random((n, n)) < 0.3).astype(np.uint8)
+    most, least, wrong = duels.counts(scale, beaters)
+    assert most == (upper >= 0.5).sum(axis=1).tolist() and least == (lower >= 0.5).sum(axis=1).tolist()
+    assert wrong is bool((beaters.astype(bool) & (lower > 0.5)).any())
+    open_pairs = np.flatnonzero(beaters.astype(bool) & (lower <= 0.5) & (upper >= 0.5))
+    assert duels.undecided(scale, beaters) == open_pairs.tolist()
+
+    def largest(values, allowed):
+        if not allowed.any():
+            return []
+        return np.flatnonzero(allowed & (values == values[allowed].max())).tolist()
+
+    for c in range(n):
+        everyone, not_sure, among = np.ones(n, bool), lower[:, c] <= 0.5, beaters[c].astype(bool)
+        assert duels.rivals(scale, c, False) == largest(upper[:, c], everyone)
+        assert duels.rivals(scale, c, True) == largest(upper[:, c], not_sure)
+        assert duels.rivals(scale, c, True, beaters[c]) == largest(upper[:, c], not_sure & among)
+        gamma = rng.integers(1, 4, (2, n)).astype(float)
+        theta = gamma[0] / gamma.sum(axis=0)
+        theta[c] = 0.5
+        assert duels.likeliest(scale, c, gamma) == largest(theta, not_sure)
+    gamma, optimistic = rng.integers(1, 4, (n, n)).astype(float), (upper > 0.5).sum(axis=1)
+    assert duels.winners(scale, gamma) == largest((gamma > gamma.T).sum(axis=1), optimistic == optimistic.max())
+
+
+class Plain:
+    """The algorithms once more in NumPy, from the bounds, whose last bits decide what ties."""
+
+    def bounds(self):
+        reach = self._scale() * self._width
+        return self._high + reach, self._low - reach
+
+    def pick(self, places):
+        return int(places[int(self.rng.random() * len(places))])
+
+    def largest(self, values, allowed=None, avoid=-1):
+        if allowed is not None:
+            values = np.where(allowed, values, -np.inf)
+        places = np.flatnonzero(values == values.max())
+        return self.pick(places[places != avoid] if len(places) > 1 else places)
+
+
+class PlainRUCB(Plain, RUCB):
+    def choose(self):
+        upper, _ = self.bounds()
+        possible = np.flatnonzero((upper >= 0.5).all(axis=1))
+        if self._champion not in possible.tolist():
+            self._champion = None
+        if len(possible) == 0:
+            c = self.pick(np.arange(self.n_items))
+        elif len(possible) == 1:
+            c = self._champion = int(possible[0])
+        elif self._champion is not None:
+            c = self._champion if self.rng.random() < 0.5 else self.pick(possible[possible != self._champion])
+        else:
+            c = self.pick(possible)
+        return c, self.largest(upper[:, c], avoid=c)
+
+
+class PlainThompson(Plain, DoubleThompsonSampling):
+    def choose(self):
+        upper, lower = self.bounds()
+        optimistic = (upper > 0.5).sum(axis=1)
+        gamma = self.rng.standard_gamma(self.wins + 1)
+        first = self.largest((gamma > gamma.T).sum(axis=1), optimistic == optimistic.max())
+        wins, losses = self.rng.standard_gamma(np.array((self.wins[:, first], self.wins[first])) + 1)
+        theta = wins / (wins + losses)
+        theta[first] = 0.5
+        return first, self.largest(theta, lower[:, first] <= 0.5)
+
+
+class PlainCopeland(Plain, CopelandConfidenceBound):
+    """Zoghi et al. (2015), algorithm 1, with B as sets."""
+
+    def choose(self):
+        n, (upper, lower) = self.n_items, self.bounds()
+        if self.n_duels == 0:
+            self.best_ones, self.losses, self.against = set(range(n)), n, [set() for _ in range(n)]
+        most, least = (upper >= 0.5).sum(axis=1) - 1, (lower >= 0.5).sum(axis=1) - 1
+        front = [i for i in range(n) if most[i] == most.max()]
+        if any(lower[i, j] > 0.5 for i in range(n) for j in self.against[i]):
+            self.best_ones, self.losses, self.against = set(range(n)), n, [set() for _ in range(n)]
+        for i in sorted(self.best_ones):
+            if most[i] < least.max():
+                self.best_ones.remove(i)
+                if len(self.against[i]) != self.losses + 1:
+                    self.against[i] = set(np.flatnonzero(upper[i] < 0.5).tolist())
+        if not self.best_ones:
+            self.best_ones, self.losses, self.against = set(range(n)), n, [set() for _ in range(n)]
+        for i in front:
+            if most[i] == least[i] and not (i in self.best_ones and not self.against[i] and self.losses == n - 1 - most[i]):
+                self.best_ones.add(i)
+                self.against[i], self.losses = set(), n - 1 - most[i]
+                for j in range(n):
+                    if len(self.against[j]) < self.losses + 1:
+                        self.against[j] = set()
+                    elif len(self.against[j]) > self.losses + 1:
+                        self.against[j] = set(self.rng.permutation(sorted(self.against[j]))[:self.losses + 1].tolist())
+        if self.rng.random() < 0.25:
+            places = [i * n + j for i in range(n) for j in sorted(self.against[i]) if lower[i, j] <= 0.5 <= upper[i, j]]
+            if places:
+                return divmod(self.pick(places), n)
+        both = [i for i in front if i in self.best_ones]
+        c = self.pick(both if both and self.rng.random() < 2 / 3 else front)
+        allowed = lower[:, c] <= 0.5
+        held = np.isin(np.arange(n), list(self.against[c])) & allowed
+        return c, self.largest(upper[:, c], held if self.rng.random() < 0.5 and held.any() else allowed, avoid=c)
+
+
+class PlainMean(BeatTheMean):
+    """Yue and Joachims (2011), from the list of what was compared."""
+
+    def __init__(self, n_items, rng):
+        super().__init__(n_items, rng, horizon=60)
+        self.log, self.there = [], list(range(n_items))
+
+    def of(self, b):
+        found = [outcome for i, j, outcome in self.log if i == b and j in self.there]
+        return len(found), sum(found)
+
+    def choose(self):
+        if len(self.there) == 1:
+            return self.there[0], self.there[0]
+        count = {b: self.of(b)[0] for b in self.there}
+        fewest = [b for b in self.there if count[b] == min(count.values())]
+        return fewest[int(self.rng.random() * len(fewest))], self.there[int(self.rng.random() * len(self.there))]
+
+    def update(self, first, second, outcome):
+        self.n_duels += 1
+        if len(self.there) == 1 or first not in self.there or second not in self.there:
+            return
+        self.log.append((first, second, outcome))
+        found = {b: self.of(b) for b in self.there}
+        fewest = min(count for count, _ in found.values())
+        if fewest:
+            share = {b: won / count for b, (count, won) in found.items()}
+            if min(share.values()) + self.reach(fewest) <= max(share.values()) - self.reach(fewest):
+                self.there.remove(min(self.there, key=share.get))
+
+    def reach(self, count):
+        return self._constant / math.sqrt(count)
+
+    def best(self):
+        return self.there[0]
+
+
+@pytest.mark.parametrize("fast, slow", [(RUCB, PlainRUCB), (DoubleThompsonSampling, PlainThompson),
+                                        (CopelandConfidenceBound, PlainCopeland),
+                                        (functools.partial(BeatTheMean, horizon=60), PlainMean)])
+@pytest.mark.parametrize("strength", [[3.0, 0.0], [1.5, 0.5, 0.0, -0.5, -2.0], [0.0] * 4, "cycle"])
+def test_the_same_seed_gives_the_same_duels_as_in_numpy(fast, slow, strength):
+    p = cycle() if strength == "cycle" else bradley_terry(strength)
+    for seed in range(3):
+        one, other = fast(len(p), np.random.default_rng(seed)), slow(len(p), np.random.default_rng(seed))
+        luck = np.random.default_rng(seed + 100)
+        for at in range(700):
+            pair = one.choose()
+            assert pair == other.choose(), at
+            outcome = float(luck.random() < p[pair])
+            one.update(*pair, outcome)
+            other.update(*pair, outcome)
+
+
+@pytest.mark.parametrize("kind", BANDITS)
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda bandit: pickle.loads(pickle.dumps(bandit))])
+def test_a_copy_of_a_bandit_goes_on_alike_and_alone(kind, again):
+    bandit = played(kind, 4, 50, 5)
+    other = again(bandit)
+    for _ in range(30):
+        pair = bandit.choose()
+        assert pair == other.choose()
+        bandit.update(*pair, 1.0)
+        other.update(*pair, 1.0)
+    np.testing.assert_array_equal(bandit.wins, other.wins)
+    other.update(0, 1, 1)
+    assert other.wins[0, 1] == bandit.wins[0, 1] + 1
+
+
+def test_kernels_of_duels_refuse_what_is_outside():
+    duels = RUCB(3, np.random.default_rng(0))._duels
+    for call in (lambda: duels.add(0, 3, 1.0), lambda: duels.rivals(1.0, -1, False), lambda: duels.winners(1.0, np.zeros((2, 3))),
+                 lambda: duels.counts(1.0, np.zeros((3, 2), np.uint8)), lambda: duels.likeliest(1.0, 0, np.zeros((2, 2))),
+                 lambda: kernels.Duels(*np.zeros((3, 2, 2)), np.zeros((3, 3)))):
+        with pytest.raises(ValueError, match="do not fit"):
+            call()
 
 
 def test_the_champion_of_rucb_is_the_only_one_that_may_win():

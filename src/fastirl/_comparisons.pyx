@@ -7,6 +7,7 @@
     5  The Laplacian, iterative   conjugate gradients with its diagonal, one right side or eight
     6  The Laplacian, direct      minimum degree, LDL' of the sparse matrix, its inverse on the pattern
     7  Refits                     resampled counts fitted by chords from the fit
+    8  Duels                      what dueling bandits ask of their counts at each step
 
 Symbols (Bradley and Terry 1952): i, j items of a pair, u and v weighted wins of the two, h curvature of a pair, r strength.
 """
@@ -68,8 +69,7 @@ def shift(const int64_t[::1] labels, int64_t low, uint8_t[::1] seen, int32_t[::1
 
 
 def shift_pairs(const int64_t[::1] first, const int64_t[::1] second, uint8_t[::1] seen, int32_t[::1] one, int32_t[::1] other):
-    """`shift` of both, low 0, in one pass: -2 where a label lies outside `seen`, else the first place where both are equal, or -1.
-    """
+    """`shift` of both, low 0, in one pass: -2 where a label lies outside `seen`, else the first place of equal ones, or -1."""
     cdef int64_t k, found = -1
     cdef uint64_t size = seen.shape[0], i, j
     _sizes(second.shape[0] == first.shape[0] and one.shape[0] == first.shape[0] and other.shape[0] == first.shape[0])
@@ -953,3 +953,149 @@ def resampled(const int32_t[::1] pair, const double[::1] share, int64_t n_pairs,
     cdef uint64_t state = _start(seed, b)
     _resample(pair, share, u, v, &state)
     return u_array, v_array
+
+
+# ---- 8  Duels -------------------------------------------------------------------------------------
+
+
+cdef class Duels:
+    """Counts of duels and what follows from them; the arrays (n, n) are the caller's.
+
+    Bounds of P(row beats column) are high + scale width above and low - scale width below, where high and low are both the
+    share of wins and width is 1 / sqrt(count), or 1, 0 and 0 where nobody met; 1/2 on the diagonal.
+    """
+
+    cdef double[:, ::1] wins, high, low, width
+    cdef int32_t[::1] score
+    cdef object arrays
+    cdef int n
+
+    def __init__(self, wins, high, low, width):
+        self.arrays = wins, high, low, width
+        self.wins, self.high, self.low, self.width = wins, high, low, width
+        self.n, self.score = len(wins), np.zeros(len(wins), np.int32)
+        _sizes(all(array.shape == (self.n, self.n) for array in self.arrays))
+
+    def __reduce__(self):
+        return Duels, self.arrays
+
+    cdef int _item(self, int i) except -1:
+        return _sizes(0 <= i < self.n)
+
+    def add(self, int i, int j, double outcome):
+        """A duel of i and j, of which i won `outcome`."""
+        cdef double total, share
+        self._item(i)
+        self._item(j)
+        self.wins[i, j] += outcome
+        self.wins[j, i] += 1.0 - outcome
+        total = self.wins[i, j] + self.wins[j, i]
+        share = self.wins[i, j] / total
+        self.high[i, j] = self.low[i, j] = share
+        self.high[j, i] = self.low[j, i] = 1.0 - share
+        self.width[i, j] = self.width[j, i] = 1.0 / sqrt(total)
+
+    def unbeaten(self, double scale):
+        """Items whose upper bounds are all at least 1/2."""
+        cdef int i, j
+        found = []
+        for i in range(self.n):
+            for j in range(self.n):
+                if not self.high[i, j] + scale * self.width[i, j] >= 0.5:
+                    break
+            else:
+                found.append(i)
+        return found
+
+    def counts(self, double scale, const uint8_t[:, ::1] beaters):
+        """(upper bounds at least 1/2 of each item, lower bounds so; whether some j in beaters[i] surely loses to i)."""
+        cdef int i, j, n = self.n, above, below, wrong = 0
+        cdef double reach
+        cdef const double* high
+        cdef const double* low
+        cdef const double* width
+        cdef const uint8_t* beater
+        most, least = [], []
+        _sizes(beaters.shape[0] == n and beaters.shape[1] == n)
+        for i in range(n):
+            high, low, width, beater = &self.high[i, 0], &self.low[i, 0], &self.width[i, 0], &beaters[i, 0]
+            above = below = 0
+            for j in range(n):
+                reach = scale * width[j]
+                above += high[j] + reach >= 0.5
+                below += low[j] - reach >= 0.5
+                wrong |= beater[j] & (low[j] - reach > 0.5)
+            most.append(above)
+            least.append(below)
+        return most, least, bool(wrong)
+
+    def undecided(self, double scale, const uint8_t[:, ::1] beaters):
+        """n i + j of j in beaters[i] whose bounds hold 1/2."""
+        cdef int i, j
+        cdef double reach
+        found = []
+        _sizes(beaters.shape[0] == self.n and beaters.shape[1] == self.n)
+        for i in range(self.n):
+            for j in range(self.n):
+                if beaters[i, j]:
+                    reach = scale * self.width[i, j]
+                    if self.low[i, j] - reach <= 0.5 and self.high[i, j] + reach >= 0.5:
+                        found.append(i * self.n + j)
+        return found
+
+    def rivals(self, double scale, int c, bint not_sure, const uint8_t[::1] among=None):
+        """Items of the largest upper bound against c, of `among`; with `not_sure` of those whose lower one is at most 1/2."""
+        cdef int i
+        cdef double bound, best = -INFINITY
+        found = []
+        self._item(c)
+        _sizes(among is None or among.shape[0] == self.n)
+        for i in range(self.n):
+            if among is not None and not among[i] or not_sure and self.low[i, c] - scale * self.width[i, c] > 0.5:
+                continue
+            bound = self.high[i, c] + scale * self.width[i, c]
+            if bound > best:
+                best, found = bound, []
+            if bound == best:
+                found.append(i)
+        return found
+
+    def winners(self, double scale, const double[:, ::1] gamma):
+        """Of the items with most upper bounds above 1/2 those that win most pairs, i before j where gamma[i, j] > gamma[j, i]."""
+        cdef int i, j, n = self.n, wins, top = -1, best = -1
+        cdef const double* high
+        cdef const double* width
+        found = []
+        _sizes(gamma.shape[0] == n and gamma.shape[1] == n)
+        for i in range(n):
+            high, width, wins = &self.high[i, 0], &self.width[i, 0], 0
+            for j in range(n):
+                wins += high[j] + scale * width[j] > 0.5
+            self.score[i] = wins
+            top = max(top, wins)
+        for i in range(n):
+            if self.score[i] == top:
+                wins = 0
+                for j in range(n):
+                    wins += gamma[i, j] > gamma[j, i]
+                if wins > best:
+                    best, found = wins, []
+                if wins == best:
+                    found.append(i)
+        return found
+
+    def likeliest(self, double scale, int c, const double[:, ::1] gamma):
+        """Of the items that do not surely beat c, c among them at 1/2, those of the largest gamma[0] / (gamma[0] + gamma[1])."""
+        cdef int i
+        cdef double share, best = -INFINITY
+        found = []
+        self._item(c)
+        _sizes(gamma.shape[0] == 2 and gamma.shape[1] == self.n)
+        for i in range(self.n):
+            if self.low[i, c] - scale * self.width[i, c] <= 0.5:
+                share = 0.5 if i == c else gamma[0, i] / (gamma[0, i] + gamma[1, i])
+                if share > best:
+                    best, found = share, []
+                if share == best:
+                    found.append(i)
+        return found

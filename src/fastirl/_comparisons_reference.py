@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["add_up", "derivatives", "fit", "laplacian", "refit_counts"]
+__all__ = ["add_up", "derivatives", "duel_bounds", "fit", "laplacian", "refit_counts"]
 
 
 def add_up(first, second, outcome, weight=None, ordered=False):
@@ -59,3 +59,13 @@ def fit(first, second, wins_first, wins_second, n_items, n_iter=50):
 def refit_counts(pair, share, rows, n_pairs):
     """Wins of both items of each pair among the comparisons `rows`."""
     return np.bincount(pair[rows], share[rows], n_pairs), np.bincount(pair[rows], 1 - share[rows], n_pairs)
+
+
+def duel_bounds(wins, scale):
+    """(upper, lower) bounds of P(row ≻ column), share ± scale / √count; 1 and 0 where nobody met, ½ on the diagonal."""
+    count = wins + wins.T
+    met = count > 0
+    share = np.where(met, wins / np.where(met, count, 1), 0.5)
+    reach = np.where(met, scale / np.sqrt(np.where(met, count, 1)), 0.5)
+    np.fill_diagonal(reach, 0.0)
+    return share + reach, share - reach

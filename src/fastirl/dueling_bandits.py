@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import _comparisons as _k
 from . import _validation as _v
 from .exceptions import InvalidInputError
 from .tables import Table
@@ -46,11 +47,11 @@ class DuelingBandit:
         self.n_duels = 0
         n = self.n_items
         self.wins = np.zeros((n, n))
-        # shares and one over root counts, kept up to date so that a step costs a few operations on (n, n);
-        # a pair never compared has bounds 0 and 1
+        # shares and one over root counts, kept up to date by `_duels`; a pair never compared has bounds 0 and 1
         self._high, self._low, self._width = np.ones((n, n)), np.zeros((n, n)), np.zeros((n, n))
         for matrix in (self._high, self._low):
             np.fill_diagonal(matrix, 0.5)
+        self._duels = _k.Duels(self.wins, self._high, self._low, self._width)
 
     def __repr__(self):
         return f"{type(self).__name__}({self.n_items} items, {self.n_duels:,} duels)"
@@ -78,43 +79,37 @@ class DuelingBandit:
         if not (0 <= first < n and 0 <= second < n):
             bad = first if not 0 <= first < n else second
             raise InvalidInputError(f"items are 0 … {n - 1}: got {_v.shown(bad)}; pass what choose() returned")
-        if not (isinstance(outcome, (float, int, np.number, np.bool_)) and 0 <= outcome <= 1):
+        if not ((type(outcome) is float or isinstance(outcome, (int, np.number, np.bool_))) and 0 <= outcome <= 1):
             raise InvalidInputError(f"`outcome` must lie between 0 and 1: got {_v.shown(outcome)}; pass 1 where the first was "
                                     "preferred, 0 where the second was, 0.5 where neither")
         self.n_duels += 1
-        if first == second:
-            return
-        wins = self.wins
-        wins[first, second] += outcome
-        wins[second, first] += 1 - outcome
-        total = wins[first, second] + wins[second, first]
-        share = wins[first, second] / total
-        self._high[first, second] = self._low[first, second] = share
-        self._high[second, first] = self._low[second, first] = 1 - share
-        self._width[first, second] = self._width[second, first] = 1 / math.sqrt(total)
+        if first != second:
+            self._duels.add(first, second, outcome)
 
     def best(self):
         """int: the item that wins most pairs so far, by shares over ½; the lowest of several."""
         seen = self._width > 0
         return int(np.argmax(((self._high > 0.5) & seen).sum(axis=1)))
 
-    def _bounds(self, alpha):
-        """Upper and lower confidence bounds of P(row ≻ column) before this duel."""
-        radius = math.sqrt(alpha * math.log(self.n_duels + 1)) * self._width
-        return self._high + radius, self._low - radius
+    def _any(self, items, avoid=-1):
+        """One of a list of items at random; `avoid` only where it is alone."""
+        if avoid >= 0 and len(items) > 1 and avoid in items:
+            items = [item for item in items if item != avoid]
+        return items[int(self.rng.random() * len(items))]
 
-    def _any(self, places):
-        """One of these at random."""
-        return int(places[int(self.rng.random() * len(places))])
 
-    def _largest(self, values, allowed=None, avoid=-1):
-        """Where the values are largest, among the allowed; a tie at random, `avoid` only where it is alone."""
-        if allowed is not None:
-            values = np.where(allowed, values, -np.inf)
-        places = np.flatnonzero(values == values.max())
-        if len(places) > 1 and avoid >= 0:
-            places = places[places != avoid]
-        return self._any(places)
+class _Bounded(DuelingBandit):
+    """Bounds of P(i ≻ j) around its share, √(α ln t / (w_ij + w_ji)) wide each side."""
+
+    def __init__(self, n_items, rng, alpha=0.51):
+        super().__init__(n_items, rng)
+        self.alpha = _v.positive_number("alpha", alpha)
+        if self.alpha <= 0.5:
+            raise InvalidInputError(f"`alpha` must be above 0.5: got {alpha:g}; narrower bounds fail, pass 0.51")
+
+    def _scale(self):
+        """√(α ln t) before this duel."""
+        return math.sqrt(self.alpha * math.log(self.n_duels + 1))
 
 
 class RandomDuels(DuelingBandit):
@@ -165,11 +160,12 @@ class BeatTheMean(DuelingBandit):
         if self.gamma < 1:
             raise InvalidInputError(f"`gamma` must be at least 1: got {gamma}; 1 is strong stochastic transitivity")
         self._constant = 3 * self.gamma**2 * math.sqrt(math.log(2 * self.horizon * self.n_items))
-        self._left = list(range(self.n_items))
         n = self.n_items
+        # of the items left: their comparisons, the share that they won; of pairs what is taken off when one is dropped
+        self._left, self._n, self._w, self._share = list(range(n)), [0] * n, [0.0] * n, [0.0] * n
+        self._place = {item: item for item in range(n)}  # where in these lists
         # comparisons of the row with the column as its opponent, and how many the row won; [i, i] counts too
         self._tries, self._won = np.zeros((n, n)), np.zeros((n, n))
-        self._n, self._w = [0.0] * n, [0.0] * n
 
     @property
     def left(self):
@@ -178,41 +174,52 @@ class BeatTheMean(DuelingBandit):
 
     def choose(self):
         """The item with the fewest comparisons, and a random one of those left."""
-        left = self._left
+        left, fewest = self._left, min(self._n)
         if len(left) == 1:
             return left[0], left[0]
-        fewest = min(self._n[b] for b in left)
-        ties = [b for b in left if self._n[b] == fewest]
-        return ties[int(self.rng.random() * len(ties))], left[int(self.rng.random() * len(left))]
+        random = self.rng.random
+        if self._n.count(fewest) == 1:
+            random()  # as many draws whether or not items tie
+            b = left[self._n.index(fewest)]
+        else:
+            b = self._any([item for item, count in zip(left, self._n) if count == fewest])
+        return b, left[int(random() * len(left))]
 
     def update(self, first, second, outcome):
         """As `DuelingBandit.update`; it counts for the first item only, as its opponent was the random one."""
         super().update(first, second, outcome)
-        left = self._left
-        if len(left) == 1 or first not in left or second not in left:
+        at = self._place.get(first)
+        if len(self._left) == 1 or at is None or second not in self._place:
             return
         self._tries[first, second] += 1
         self._won[first, second] += outcome
-        self._n[first] += 1
-        self._w[first] += outcome
-        fewest = min(self._n[b] for b in left)
+        self._n[at] += 1
+        self._w[at] += outcome
+        self._share[at] = self._w[at] / self._n[at]
+        fewest = min(self._n)
         if fewest == 0:
             return
-        share = {b: self._w[b] / self._n[b] for b in left}
-        low, high = min(share.values()), max(share.values())
-        if high - low >= 2 * self._constant / math.sqrt(fewest):
-            worst = next(b for b in left if share[b] == low)
-            left.remove(worst)
-            for b in left:
-                self._n[b] -= self._tries[b, worst]
-                self._w[b] -= self._won[b, worst]
+        low = min(self._share)
+        if max(self._share) - low >= 2 * self._constant / math.sqrt(fewest):
+            self._drop(self._share.index(low))
+
+    def _drop(self, at):
+        worst = self._left[at]
+        for items in (self._left, self._n, self._w, self._share):
+            del items[at]
+        self._place = {item: k for k, item in enumerate(self._left)}
+        for k, b in enumerate(self._left):
+            self._n[k] -= int(self._tries[b, worst])
+            self._w[k] -= float(self._won[b, worst])
+            self._share[k] = self._w[k] / self._n[k] if self._n[k] else 0.0
 
     def best(self):
         """int: of the items left the one with the largest share of wins."""
-        return max(self._left, key=lambda b: self._w[b] / self._n[b] if self._n[b] else 0.5)
+        shares = [share if count else 0.5 for share, count in zip(self._share, self._n)]
+        return self._left[shares.index(max(shares))]
 
 
-class RUCB(DuelingBandit):
+class RUCB(_Bounded):
     r"""Relative upper confidence bounds: the champion is an item that may beat everybody, its opponent the likeliest to beat it.
 
     .. math:: u_{ij} = \frac{w_{ij}}{w_{ij} + w_{ji}} + \sqrt{\frac{\alpha \ln t}{w_{ij} + w_{ji}}}, \qquad u_{ii} = \tfrac12
@@ -235,29 +242,26 @@ class RUCB(DuelingBandit):
     algorithm 1.
     """
 
-    def __init__(self, n_items, rng, alpha=0.51):
-        super().__init__(n_items, rng)
-        self.alpha = _alpha(alpha)
-        self._champion = None
+    _champion = None
 
     def choose(self):
         """A possible champion and the item that is likeliest to beat it."""
-        upper, _ = self._bounds(self.alpha)
-        possible = np.flatnonzero((upper >= 0.5).all(axis=1))
-        if self._champion is not None and not (upper[self._champion] >= 0.5).all():
+        scale = self._scale()
+        possible = self._duels.unbeaten(scale)
+        if self._champion not in possible:
             self._champion = None
-        if len(possible) == 0:
-            c = self._any(np.arange(self.n_items))
+        if not possible:
+            c = self._any(range(self.n_items))
         elif len(possible) == 1:
-            c = self._champion = int(possible[0])
+            c = self._champion = possible[0]
         elif self._champion is not None:
-            c = self._champion if self.rng.random() < 0.5 else self._any(possible[possible != self._champion])
+            c = self._champion if self.rng.random() < 0.5 else self._any(possible, self._champion)
         else:
             c = self._any(possible)
-        return c, self._largest(upper[:, c], avoid=c)
+        return c, self._any(self._duels.rivals(scale, c, False), avoid=c)
 
 
-class DoubleThompsonSampling(DuelingBandit):
+class DoubleThompsonSampling(_Bounded):
     r"""Double Thompson sampling: both items are drawn from posteriors, among those that bounds do not rule out.
 
     First: of the items with the largest optimistic Copeland score :math:`\#\{j : u_{ij} > ½\}` the one that wins most pairs in a
@@ -278,25 +282,15 @@ class DoubleThompsonSampling(DuelingBandit):
     Wu, Liu (2016), Double Thompson Sampling for dueling bandits, NeurIPS, algorithm 1.
     """
 
-    def __init__(self, n_items, rng, alpha=0.51):
-        super().__init__(n_items, rng)
-        self.alpha = _alpha(alpha)
-
     def choose(self):
         """Two draws, as the class says."""
-        upper, lower = self._bounds(self.alpha)
-        optimistic = (upper > 0.5).sum(axis=1)
+        scale, draw, duels = self._scale(), self.rng.standard_gamma, self._duels
         # a beta variable is above ½ where the first of its two gammas is the larger one
-        gamma = self.rng.standard_gamma(self.wins + 1)
-        victories = (gamma > gamma.T).sum(axis=1)
-        first = self._largest(victories, optimistic == optimistic.max())
-        wins, losses = self.rng.standard_gamma(np.array((self.wins[:, first], self.wins[first])) + 1)
-        theta = wins / (wins + losses)
-        theta[first] = 0.5
-        return first, self._largest(theta, lower[:, first] <= 0.5)
+        first = self._any(duels.winners(scale, draw(self.wins + 1)))
+        return first, self._any(duels.likeliest(scale, first, draw(np.array((self.wins[:, first], self.wins[first])) + 1)))
 
 
-class CopelandConfidenceBound(DuelingBandit):
+class CopelandConfidenceBound(_Bounded):
     r"""Copeland confidence bounds: an optimist about who wins most pairs, a pessimist about whom it meets.
 
     An item's Copeland score lies between #{j : l_ij ≥ ½} and #{j : u_ij ≥ ½}. Champions are items with the largest upper
@@ -314,66 +308,58 @@ class CopelandConfidenceBound(DuelingBandit):
     """
 
     def __init__(self, n_items, rng, alpha=0.51):
-        super().__init__(n_items, rng)
-        self.alpha = _alpha(alpha)
+        super().__init__(n_items, rng, alpha)
         self._reset()
 
     def _reset(self):
         n = self.n_items
-        self._champions = np.ones(n, bool)
-        self._beaters = np.zeros((n, n), bool)  # row i: who is thought to beat i
-        self._most_losses = n
+        self._champions, self._most_losses = [True] * n, n
+        self._beaters = np.zeros((n, n), np.uint8)  # row i: who is thought to beat i
+        self._n_beaters = [0] * n
 
     def choose(self):
         """Steps 2 to 9 of the algorithm."""
-        upper, lower = self._bounds(self.alpha)
-        n, rng = self.n_items, self.rng
-        most, least = (upper >= 0.5).sum(axis=1) - 1, (lower >= 0.5).sum(axis=1) - 1  # less the diagonal
-        candidates = most == most.max()
-        self._revise(upper, lower, most, least, candidates)
+        scale, rng, duels = self._scale(), self.rng, self._duels
+        most, least, wrong = duels.counts(scale, self._beaters)  # both with the diagonal
+        top = max(most)
+        candidates = [i for i, count in enumerate(most) if count == top]
+        self._revise(scale, most, least, wrong, candidates)
         if rng.random() < 0.25:
-            open_pairs = np.flatnonzero(self._beaters & (lower <= 0.5) & (upper >= 0.5))
-            if len(open_pairs):
-                return divmod(self._any(open_pairs), n)
-        both = candidates & self._champions
-        if both.any() and rng.random() < 2 / 3:
+            places = duels.undecided(scale, self._beaters)
+            if places:
+                return divmod(self._any(places), self.n_items)
+        both = [i for i in candidates if self._champions[i]]
+        if both and rng.random() < 2 / 3:
             candidates = both
-        c = self._any(np.flatnonzero(candidates))
-        allowed = lower[:, c] <= 0.5
-        if rng.random() < 0.5 and (self._beaters[c] & allowed).any():
-            allowed = self._beaters[c] & allowed
-        return c, self._largest(upper[:, c], allowed, avoid=c)
+        c = self._any(candidates)
+        rivals = duels.rivals(scale, c, True, self._beaters[c]) if rng.random() < 0.5 else []
+        return c, self._any(rivals or duels.rivals(scale, c, True), avoid=c)
 
-    def _revise(self, upper, lower, most, least, candidates):
+    def _revise(self, scale, most, least, wrong, candidates):
         """Step 4: hypotheses that were disproved, champions that cannot be, champions that are certain."""
-        if (self._beaters & (lower > 0.5)).any():
+        if wrong:
             self._reset()
-        out = np.flatnonzero(self._champions & (most < least.max()))
-        for i in out:
+        floor = max(least)
+        for i in [i for i, count in enumerate(most) if count < floor and self._champions[i]]:
             self._champions[i] = False
-            if self._beaters[i].sum() != self._most_losses + 1:
-                self._beaters[i] = upper[i] < 0.5
-        if not self._champions.any():
+            if self._n_beaters[i] != self._most_losses + 1:
+                self._beaters[i] = self._high[i] + scale * self._width[i] < 0.5
+                self._n_beaters[i] = int(self._beaters[i].sum())
+        if not any(self._champions):
             self._reset()
-        for i in np.flatnonzero(candidates & (most == least)):
-            if self._champions[i] and not self._beaters[i].any() and self._most_losses == self.n_items - 1 - most[i]:
-                continue  # it stands as it would be set
-            self._champions[i] = True
+        for i in candidates:
+            losses = self.n_items - most[i]
+            if most[i] > least[i] or self._champions[i] and not self._n_beaters[i] and self._most_losses == losses:
+                continue  # it is not certain, or stands as it would be set
+            self._champions[i], self._most_losses = True, losses
             self._beaters[i] = False
-            self._most_losses = int(self.n_items - 1 - most[i])
-            keep = self._most_losses + 1
+            keep = losses + 1
             counts = self._beaters.sum(axis=1)
-            self._beaters[(counts < keep)] = False
+            self._beaters[counts < keep] = False
             for j in np.flatnonzero(counts > keep):
                 places = self.rng.permutation(np.flatnonzero(self._beaters[j]))
                 self._beaters[j, places[keep:]] = False
-
-
-def _alpha(alpha):
-    alpha = _v.positive_number("alpha", alpha)
-    if alpha <= 0.5:
-        raise InvalidInputError(f"`alpha` must be above 0.5: got {alpha:g}; narrower bounds fail, pass 0.51")
-    return alpha
+            self._n_beaters = self._beaters.sum(axis=1).tolist()
 
 
 # -------------------------------------------------------------------- simulation
