@@ -9,6 +9,7 @@ import pytest
 from scipy import optimize
 
 import fastirl as fi
+from fastirl import dpo
 from fastirl.exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumError, NotFittedError
 
 
@@ -515,3 +516,196 @@ def test_nothing_beats_planning_on_the_true_reward_at_its_own_price(pipeline):
         return reward - 0.5 * kl
 
     assert worth(plan) > max(worth(dpo.policy()), worth(found["clone"]), worth(found["writers"]))
+
+
+# --- rankings: Plackett-Luce DPO (Rafailov et al. 2023, appendix A.3)
+
+
+def chance(reward, order, n_ranked=None):
+    """P(order) under Plackett-Luce, by its definition; of the first few only where n_ranked says so."""
+    found, left = 1.0, list(order)
+    for item in order[:n_ranked]:
+        found *= np.exp(reward[item]) / sum(np.exp(reward[other]) for other in left)
+        left.remove(item)
+    return found
+
+
+def all_orders(labels, reward, n_ranked=None):
+    """Every order with its probability as its weight: infinite data."""
+    orders = list(itertools.permutations(range(len(labels))))
+    if n_ranked is not None:
+        orders = [order for order in orders if list(order[n_ranked:]) == sorted(order[n_ranked:])]
+    items = np.empty((len(orders), len(labels)), object)
+    for r, order in enumerate(orders):
+        items[r] = np.fromiter((labels[k] for k in order), object, len(labels))
+    return fi.Rankings.from_arrays(items.reshape(-1), np.arange(len(orders) + 1) * len(labels),
+                                   n_ranked=None if n_ranked is None else np.full(len(orders), n_ranked),
+                                   weight=[chance(reward, order, n_ranked) for order in orders])
+
+
+@pytest.mark.parametrize("beta", [0.1, 1.0, 3.0])
+@pytest.mark.parametrize("n_ranked", [None, 1, 2])
+def test_all_orders_in_their_shares_give_the_tilted_reference(beta, n_ranked, rng):
+    mdp, reward, reference = bandit(1, 5), rng.normal(size=4), rng.dirichlet(np.full(5, 2.0), 2)
+    data = all_orders([(0, a) for a in range(4)], reward, n_ranked)  # the fifth answer is never ranked
+    model = fi.DPO(beta, reference).fit(mdp, None, rankings=data)
+    tilted = reference[0, :4] * np.exp(reward / beta)
+    np.testing.assert_allclose(model.policy()[:4], reference[0, :4].sum() * tilted / tilted.sum(), rtol=1e-8)
+    assert model.policy()[4] == reference[0, 4] and model.convex_ and model.converged_
+    # the least mean loss is the entropy of the orders
+    p = data.weight
+    assert model.loss_ == pytest.approx(-(p @ np.log(p)), rel=1e-10) and p.sum() == pytest.approx(1.0)
+
+
+def test_choices_of_the_best_have_a_closed_form(rng):
+    # all answers on offer: β log π / π_ref are the logarithms of how often each was chosen
+    count, reference = np.array([5, 1, 11, 3]), rng.dirichlet(np.ones(4), 2)
+    best = fi.Rankings.from_arrays([[a, *(b for b in range(4) if b != a)] for a in range(4)], n_ranked=1, weight=count)
+    model = fi.DPO(0.4, reference).fit(bandit(1, 4), {a: (0, a) for a in range(4)}, rankings=best)
+    tilted = reference[0] * count**2.5
+    np.testing.assert_allclose(model.policy(), tilted / tilted.sum(), rtol=1e-9)
+
+
+def test_rankings_of_choices_are_plackett_luce_on_any_data(rng):
+    orders = [list(rng.permutation(list("abcde"))[: rng.integers(2, 6)]) for _ in range(60)]
+    data = fi.Rankings.from_lists(orders, weight=rng.integers(1, 4, 60))
+    model = fi.DPO(0.3).fit(bandit(1, 5), {label: (0, a) for a, label in enumerate("abcde")}, rankings=data)
+    fit = fi.plackett_luce(data)
+    np.testing.assert_allclose(model.implicit_reward_ - model.implicit_reward_.mean(), fit.strength, atol=1e-7)
+    assert model.loss_ * data.weight.sum() == pytest.approx(-fit.log_likelihood, rel=1e-12)
+
+
+def test_rankings_of_two_are_comparisons_and_both_kinds_add_up(rng):
+    first, second, share, weight = infinite([(0, a) for a in range(4)], rng.normal(size=4), rng)
+    half = len(first) // 2
+    c = fi.Comparisons.from_pairs(first, second, share, weight=weight)
+    orders = [pair for i, j in zip(first, second) for pair in ((i, j), (j, i))]
+    items = np.fromiter((label for pair in orders for label in pair), object, 2 * len(orders))
+    mass = np.array([w for p, n in zip(share, weight) for w in (p * n, (1 - p) * n)])
+    as_rankings = fi.Rankings.from_arrays(items, 2 * np.arange(len(orders) + 1), weight=mass)
+    one, other = fi.DPO(0.7).fit(bandit(1, 5), None, c), fi.DPO(0.7).fit(bandit(1, 5), None, rankings=as_rankings)
+    np.testing.assert_allclose(one.policy(), other.policy(), rtol=1e-9)
+    assert one.loss_ == pytest.approx(other.loss_, rel=1e-12)
+    mixed = fi.DPO(0.7).fit(bandit(1, 5), None, c.subset(rows=np.arange(half)), rankings=as_rankings.subset(
+        np.arange(2 * half, len(orders))))
+    np.testing.assert_allclose(mixed.policy(), one.policy(), rtol=1e-9)
+    assert mixed.loss_ == pytest.approx(one.loss_, rel=1e-12)
+    ours, theirs = one.summary().to_dict(), mixed.summary().to_dict()
+    pairs = {frozenset((a, b)): (w, p if a < b else 1 - p, m if a < b else -m) for a, b, w, p, m in zip(
+        ours["first"], ours["second"], ours["weight"], ours["preferred"], ours["margin"])}
+    for a, b, w, p, m in zip(theirs["first"], theirs["second"], theirs["weight"], theirs["preferred"], theirs["margin"]):
+        np.testing.assert_allclose(pairs[frozenset((a, b))], (w, p if a < b else 1 - p, m if a < b else -m), rtol=1e-7)
+
+
+def test_rankings_of_trajectories_of_a_deterministic_process_give_planning_with_a_kl_penalty(rng):
+    mdp, trips, beta = tree(2), tree_trajectories(2), 0.5
+    reward = rng.normal(size=mdp.n_pairs)
+    reference = np.column_stack([share := rng.uniform(0.2, 0.8, mdp.n_states), 1 - share])
+    returns = [reward[mdp.pair_index(t.states[:-1], t.actions)].sum() for t in trips]
+    model = fi.DPO(beta, reference).fit(mdp, trips, rankings=all_orders([0, 1, 2, 3], returns))
+    planned = fi.soft_value_iteration(mdp, reward, temperature=beta, reference_policy=reference).policy
+    np.testing.assert_allclose(model.policy(), planned, rtol=1e-6)
+    assert not model.convex_ and model.converged_ and model.least_curvature_ > -1e-9
+
+
+def test_the_loss_of_rankings_of_trajectories_is_that_of_its_definition_and_is_stationary(rng):
+    # trajectories that share choices, rankings of unequal lengths, some cut, beside comparisons
+    mdp, trips, beta = tree(3), tree_trajectories(3), 0.8
+    orders = [[int(k) for k in rng.permutation(8)[: rng.integers(2, 6)]] for _ in range(25)]
+    cut = [rng.integers(1, len(order) + 1) for order in orders]
+    data = fi.Rankings.from_arrays(np.concatenate(orders), np.append(0, np.cumsum([len(order) for order in orders])),
+                                   n_ranked=cut, weight=rng.uniform(0.5, 2, 25))
+    c = fi.Comparisons.from_pairs(*rng.integers(0, 4, (2, 9)) + np.array([[0], [4]]), rng.choice([0.2, 0.5, 0.9], 9))
+    model = fi.DPO(beta).fit(mdp, trips, c, rankings=data)
+    visits = np.zeros((8, mdp.n_pairs))
+    for k, trip in enumerate(trips):
+        np.add.at(visits[k], mdp.pair_index(trip.states[:-1], trip.actions), 1.0)
+
+    def loss(z):
+        log = z - np.log(np.bincount(mdp.pair_state, np.exp(z), mdp.n_states)[mdp.pair_state])
+        height = beta * visits @ (log - np.log(0.5))
+        total = 0.0
+        for order, n, w in zip(orders, data.n_ranked, data.weight):
+            total -= w * np.log(chance(height, order, int(n)))
+        for i, j, mu in zip(c.first, c.second, c.outcome):
+            m = height[c.labels[i]] - height[c.labels[j]]
+            total -= mu * np.log(sigmoid(m)) + (1 - mu) * np.log(sigmoid(-m))
+        return total
+
+    best = np.log(model.policy())
+    assert model.loss_ * (data.weight.sum() + 9) == pytest.approx(loss(best), rel=1e-10)
+    slope = optimize.approx_fprime(best, loss, 1e-6)
+    assert np.abs(slope).max() < 1e-4
+    for _ in range(20):
+        assert loss(best + 0.05 * rng.normal(size=best.size)) > loss(best)
+    # first and second derivatives, away from the optimum, against differences
+    labels, first, second, inner, _ = model._asked(c, data)
+    items, _ = dpo._resolve(mdp, trips, labels)
+    slots = dpo._Slots(mdp, mdp.policy_vector(None), items)
+    problem = dpo._Softmax(slots, dpo._differences(first, second, len(labels)) @ slots.items, inner)
+    z, step = rng.normal(size=slots.size), 1e-5
+    basis = step * np.eye(z.size)
+    found = [(problem.value(z + e) - problem.value(z - e)) / (2 * step) for e in basis]
+    np.testing.assert_allclose(problem.gradient(z), found, atol=1e-7)
+    found = np.array([(problem.gradient(z + e) - problem.gradient(z - e)) / (2 * step) for e in basis])
+    np.testing.assert_allclose(problem.hessian(z), found, atol=1e-7)
+    v = rng.normal(size=z.size)
+    np.testing.assert_allclose(problem.hessian_times(z, v), problem.hessian(z) @ v, atol=1e-10)
+
+
+def test_rankings_without_a_finite_optimum_name_what_never_loses():
+    choices = {label: (0, a) for a, label in enumerate("abcd")}
+    for rankings, items in (([["a", "b", "c"], ["a", "c", "b"]], ("a",)), ([["b", "a", "c"]], ("b",)),
+                            ([["a", "b"], ["b", "a", "c", "d"], ["d", "c"]], ("a", "b"))):
+        with pytest.raises(NoFiniteOptimumError, match="loses? nothing .*more rankings") as caught:
+            fi.DPO().fit(bandit(1, 4), choices, rankings=rankings)
+        assert set(caught.value.items) == set(items)
+    # a comparison may be what is missing
+    assert fi.DPO().fit(bandit(1, 4), choices, fi.Comparisons.from_pairs(["c"], ["a"], [0.5]),
+                        rankings=[["a", "b", "c"], ["a", "c", "b"]]).converged_
+    with pytest.raises(NoFiniteOptimumError, match="falls for ever"):
+        fi.DPO().fit(tree(2), tree_trajectories(2), rankings=[[0, 1, 2], [0, 2, 3], [3, 1]])
+
+
+def test_two_labels_may_mean_one_choice_in_a_ranking():
+    choices = {"a": (0, 0), "again": (0, 0), "b": (0, 1)}
+    data = [["a", "again", "b"], ["b", "a", "again"], ["again", "b", "a"], ["a", "b", "again"]]
+    model = fi.DPO().fit(bandit(1, 2), choices, rankings=data)
+
+    def loss(h):
+        return -sum(np.log(chance({"a": h, "again": h, "b": 0.0}, order)) for order in data)
+
+    best = optimize.minimize_scalar(loss, bounds=(-5, 5), method="bounded", options={"xatol": 1e-10}).x
+    assert model.implicit_reward_[0] - model.implicit_reward_[1] == pytest.approx(best, abs=1e-6)
+    assert model.loss_ == pytest.approx(loss(best) / 4, rel=1e-9)
+
+
+@pytest.mark.parametrize("options, arguments, message", [
+    ({"loss": "ipo"}, {"rankings": [["a", "b"]]}, "`rankings` go with .*loss='ipo'"),
+    ({"label_smoothing": 0.1}, {"rankings": [["a", "b"]]}, "`rankings` go with .*label_smoothing=0.1"),
+    ({}, {"rankings": fi.Rankings.from_lists([[("a", "b"), "c"]])}, "no ties"),
+    ({}, {"rankings": [["a", "z"]]}, "hold every compared label: 'z'"),
+    ({}, {"rankings": [["a"], ["b"]]}, "some weight"),
+    ({}, {"rankings": []}, "some weight"),
+    ({}, {"rankings": "ab"}, "`rankings` must be Rankings"),
+    ({}, {"rankings": 3}, "`rankings` must be Rankings"),
+    ({}, {"rankings": ["ab"]}, "ranking 0 is 'ab'"),
+    ({}, {"rankings": [["a", 1]]}, "`rankings` must hold labels of one kind"),
+    ({}, {"rankings": [["a", "a"]]}, "'a' twice"),
+    ({}, {"comparisons": fi.Rankings.from_lists([["a", "b"]])}, "pass rankings="),
+    ({}, {"comparisons": fi.Comparisons.from_pairs([1], [2], [0.5]), "rankings": [["a", "b"]]}, "one kind: they have 1"),
+    ({}, {}, "some weight"),
+])
+def test_wrong_rankings_are_named(options, arguments, message):
+    with pytest.raises(InvalidInputError, match=message):
+        fi.DPO(**options).fit(bandit(1, 3), {"a": (0, 0), "b": (0, 1), "c": (0, 2)}, **arguments)
+
+
+def test_tuples_are_labels_in_rankings_given_as_lists():
+    mdp = fi.MDP.one_step([("joke", "pun"), ("joke", "riddle"), ("joke", "story")])
+    orders = [[("joke", "pun"), ("joke", "riddle"), ("joke", "story")], [("joke", "story"), ("joke", "pun")],
+              [("joke", "riddle"), ("joke", "pun")]]
+    model = fi.DPO().fit(mdp, None, rankings=orders)
+    named = fi.DPO().fit(mdp, {a: ("joke", a) for a in ("pun", "riddle", "story")},
+                         rankings=[[a for _, a in order] for order in orders])
+    np.testing.assert_allclose(model.policy(), named.policy(), rtol=1e-12)

@@ -6,9 +6,12 @@ With H(τ) = Σ_t log π(a_t | s_t) / π_ref(a_t | s_t) along what was compared,
     ipo       μ (h − 1/2β)² + (1 − μ)(h + 1/2β)²
 
 (Rafailov et al. 2023, equation 7; Azar et al. 2023). Both variants for noisy labels put another number in the
-place of μ, so that all of them are convex in h.
-"""
+place of μ, so that all of them are convex in h. A ranking is a sequence of choices of the best among those that are left, each
 
+    log Σ_j e^{βH_j} − βH_best = log(1 + Σ_j≠best e^{−β(H_best − H_j)})
+
+(their appendix A.3), convex in the differences: a comparison is a choice among two.
+"""
 
 import numpy as np
 from scipy import optimize, sparse
@@ -20,6 +23,7 @@ from .exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumEr
 from .learner import Learner
 from .mdp import MDP
 from .process_likelihood import match_steps
+from .rankings import Rankings
 from .tables import Table
 from .trajectories import Trajectories
 
@@ -43,7 +47,8 @@ class DPO(Learner):
 
     with :math:`\ell = -\mu \log \sigma(\beta h) - (1 - \mu) \log \sigma(-\beta h)` ("sigmoid") or
     :math:`\mu (h - 1/2\beta)^2 + (1 - \mu)(h + 1/2\beta)^2` ("ipo"). What is compared are choices in one state (answers to a
-    prompt) or whole trajectories.
+    prompt) or whole trajectories. A ranking adds
+    :math:`-\sum_k \log [e^{\beta H(\tau^k)} / \sum_{j \ge k} e^{\beta H(\tau^j)}]`, H the sum of log ratios, the best first.
 
     Parameters
     ----------
@@ -60,13 +65,13 @@ class DPO(Learner):
     Attributes
     ----------
     implicit_reward_ : (n_pairs,) β log π / π_ref, 0 for choices that were never compared where their state's mass is kept
-    loss_ : float, mean loss of a comparison
+    loss_ : float, mean loss of a comparison or ranking
     slope_ : float, the largest derivative of the loss, per weight of the comparisons that it belongs to: in the log ratio of a
         choice (convex problems), or in the logits of a state
     decrement_ : float, of the loss sum at the end; nan for trajectories
     last_move_ : float, what the next Newton step would move a margin βh by, at most 1e-6 where converged; nan for trajectories
-    convex_ : bool, True where all comparisons are of two choices in one state: then the answer is the global optimum. Otherwise
-        it is a stationary point that is reached from the reference
+    convex_ : bool, True where all comparisons and rankings are of choices in one state each: then the answer is the global
+        optimum. Otherwise it is a stationary point that is reached from the reference
     least_curvature_ : float, smallest eigenvalue of the Hessian in the logits: not below 0 (up to rounding) at a local minimum;
         nan where it was not computed (convex, or more than 400 logits)
     component_ : (n_pairs,) int, which choices are linked by comparisons, −1 where never compared; None for trajectories
@@ -78,10 +83,11 @@ class DPO(Learner):
 
     Notes
     -----
-    *Choices.* In β log π / π_ref the sigmoid loss is Bradley-Terry. On infinite data from rewards r the policy is
-    :math:`\pi \propto \pi_{ref} \exp(r / \beta)` among linked choices. The loss depends on log ratios within a component only.
-    How much of a state's mass each component gets is our convention: as much as in the reference. Choices never compared keep
-    theirs. Of all minimisers this is the one nearest to the reference in :math:`KL(\pi_{ref} \| \pi)`.
+    *Choices.* In β log π / π_ref the sigmoid loss is Bradley-Terry, that of rankings Plackett-Luce. On infinite data from
+    rewards r the policy is :math:`\pi \propto \pi_{ref} \exp(r / \beta)` among linked choices. The loss depends on log ratios
+    within a component only. How much of a state's mass each component gets is our convention: as much as in the reference.
+    Choices never compared keep theirs. Of all minimisers this is the one nearest to the reference in
+    :math:`KL(\pi_{ref} \| \pi)`.
 
     *Trajectories.* One logit a choice that was compared; choices of a visited state that no compared trajectory takes keep
     their proportions, states that none visits keep the reference. Not convex in the logits. Under deterministic dynamics at
@@ -98,8 +104,8 @@ class DPO(Learner):
 
     References
     ----------
-    Rafailov et al. (2023), Direct preference optimization; Azar et al. (2023), A general theoretical paradigm to understand
-    learning from human preferences; Chowdhury, Kini, Natarajan (2024), Provably robust DPO.
+    Rafailov et al. (2023), Direct preference optimization, equation 7 and appendix A.3; Azar et al. (2023), A general
+    theoretical paradigm to understand learning from human preferences; Chowdhury, Kini, Natarajan (2024), Provably robust DPO.
 
     Examples
     --------
@@ -131,16 +137,18 @@ class DPO(Learner):
         smoothing = f", label_smoothing={self.label_smoothing:g}, smoothing={self.smoothing!r}" if self.label_smoothing else ""
         return f"DPO(beta={self.beta:g}, loss={self.loss!r}{smoothing})"
 
-    def fit(self, model, choices, comparisons):
-        """Learn from comparisons.
+    def fit(self, model, choices, comparisons=None, *, rankings=None):
+        """Learn from comparisons of two, from rankings of several, or from both.
 
         Parameters
         ----------
         model : MDP; of its dynamics only what is possible is used
-        choices : what the labels of the comparisons mean
+        choices : what the labels of the comparisons and rankings mean
             Trajectories, whose ids are the labels; a mapping from label to (state, action), labels of the model; or None where
             the labels are such tuples themselves.
         comparisons : Comparisons; ties and soft labels count as labels between 0 and 1
+        rankings : Rankings without ties, or a sequence of sequences of labels, the best first; loss="sigmoid" only, without
+            label_smoothing. Items below lost to those that are ranked: a choice of the best answer is a ranking of one
 
         Returns
         -------
@@ -158,36 +166,24 @@ class DPO(Learner):
         """
         if not isinstance(model, MDP):
             raise InvalidInputError(f"`model` must be an MDP: got {type(model).__name__}; for routes learn a reward")
-        if not isinstance(comparisons, Comparisons):
-            raise InvalidInputError(f"`comparisons` must be Comparisons: got {type(comparisons).__name__}; build them with "
-                                    "Comparisons.from_pairs")
         with naming(policy="reference"):
             reference = model.policy_vector(self.reference)
-        counts = comparisons.pairs()
-        if not len(counts):
-            raise InvalidInputError("comparisons must have some weight: there is none; pass at least one of weight above 0")
-        used, where = np.unique(np.concatenate([counts.first, counts.second]), return_inverse=True)
-        first, second = np.split(where.reshape(-1), 2)
-        items, start = _resolve(model, choices, comparisons.labels[used])
-        _refuse_impossible(model, reference, items, comparisons.labels[used])
-        weight = counts.weight
-        target, rest = self._target(counts.wins_first / weight, counts.wins_second / weight)
-        asked = np.bincount(first, weight, used.size) + np.bincount(second, weight, used.size)
+        labels, first, second, loss, asked = self._asked(comparisons, self._checked(rankings))
+        items, start = _resolve(model, choices, labels)
+        _refuse_impossible(model, reference, items, labels)
         self._starts = np.bincount(start, asked, model.n_states)
         self.model_, self._cache = model, {}
-        self._table = (comparisons.labels[used], first, second, weight, counts.wins_first / weight, items)
+        self._table = labels, *_by_pair(first, second, loss, len(labels))
         single = np.diff(items.indptr) == 1
         state = model.pair_state[items.indices[items.indptr[:-1]]] if single.all() else None
         self.convex_ = bool(single.all() and (items.data == 1).all() and (state[first] == state[second]).all())
-        loss = _Loss(self.loss, self.beta, weight, target, rest)
         solve = self._fit_choices if self.convex_ else self._fit_trajectories
-        log_ratio, note = solve(model, reference, items, first, second, loss, comparisons.labels[used])
+        log_ratio, note = solve(model, reference, items, first, second, loss, labels)
         with np.errstate(divide="ignore"):
             self._policy = np.where(reference > 0, reference * np.exp(log_ratio), 0.0)
         self.implicit_reward_ = self.beta * log_ratio
-        h = items @ log_ratio
-        self._margin = h[first] - h[second]
-        self.loss_ = float(loss.value(self._margin) / weight.sum())
+        self._height = items @ log_ratio
+        self.loss_ = float(loss.value(self._height[first] - self._height[second]) / loss.total)
         self.converged_ = bool(self.slope_ <= self.tol and not self.last_move_ > _STILL)
         self.message_ = f"the largest slope left is {self.slope_:.1e} (at most {self.tol:.1e} is converged){note}"
         if self.last_move_ > _STILL:
@@ -195,6 +191,53 @@ class DPO(Learner):
         if not self.converged_:
             warn(f"the fit did not converge: {self.message_}; raise max_iter or tol", ConvergenceWarning)
         return self
+
+    def _checked(self, rankings):
+        """Rankings without ties, of a loss that has a meaning for them; None where there are none."""
+        if rankings is None:
+            return None
+        if self.loss == "ipo" or self.label_smoothing:
+            name = "loss" if self.loss == "ipo" else "label_smoothing"
+            raise InvalidInputError(f"`rankings` go with loss='sigmoid' without label_smoothing: got "
+                                    f"{name}={getattr(self, name)!r}; pass the pairs of each ranking as comparisons")
+        if not isinstance(rankings, Rankings):
+            rankings = _read_rankings(rankings)
+        if rankings.has_ties:
+            raise InvalidInputError("`rankings` must have no ties: these have; say it by comparisons with outcome 0.5")
+        return rankings
+
+    def _asked(self, comparisons, rankings):
+        """(labels, first, second, loss of the rows H_first − H_second, weight with which each label was asked about)."""
+        parts, known = [], []
+        if comparisons is not None:
+            if not isinstance(comparisons, Comparisons):
+                raise InvalidInputError(f"`comparisons` must be Comparisons: got {type(comparisons).__name__}; build them with "
+                                        "Comparisons.from_pairs, or pass rankings=")
+            counts = comparisons.pairs()
+            if len(counts):
+                weight = counts.weight
+                target, rest = self._target(counts.wins_first / weight, counts.wins_second / weight)
+                loss = _Loss(self.loss, self.beta, weight, target, rest, counts.wins_first / weight)
+                parts.append((counts.first, counts.second, loss, np.append(counts.first, counts.second), np.tile(weight, 2)))
+                known.append(comparisons.labels)
+        if rankings is not None:
+            first, second, stage, weight, counted = _stages(rankings)
+            if first.size:
+                parts.append((first, second, _Stages(self.beta, weight, stage, float(counted.sum())), rankings.item,
+                              np.repeat(counted, np.diff(rankings.offsets))))
+                known.append(rankings.labels)
+        if not parts:
+            raise InvalidInputError("comparisons must have some weight: there is none; pass at least one of weight above 0, or a "
+                                    "ranking of two or more")
+        labels, places = (known[0], [np.arange(len(known[0]))]) if len(parts) == 1 else _joined(*known)
+        first, second, item = (np.concatenate([place[part[at]] for part, place in zip(parts, places)]) for at in (0, 1, 3))
+        asked = np.bincount(item, np.concatenate([part[4] for part in parts]), len(labels))
+        used, row = np.flatnonzero(asked > 0), np.cumsum(asked > 0) - 1
+        first, second = row[first], row[second]
+        loss = parts[0][2] if len(parts) == 1 else _Sum([part[2] for part in parts])
+        if loss.grouped.any():
+            loss.look_across(first, second, used.size)
+        return labels[used], first, second, loss, asked[used]
 
     def _target(self, share, other):
         """What stands in the place of μ and of 1 − μ, which near 1 would lose its digits."""
@@ -206,14 +249,16 @@ class DPO(Learner):
     def summary(self):
         """Table of the compared pairs: weight, share of the first among the labels, σ(βh) of the fit, and βh.
 
+        Of a ranking every pair counts whose order it tells.
+
         Raises
         ------
         NotFittedError
         """
         self._require_fit()
-        labels, first, second, weight, share, _ = self._table
+        labels, first, second, weight, share = self._table
         names = [shown(label) if not isinstance(label, str) else label for label in labels.tolist()]
-        margin = self.beta * self._margin
+        margin = self.beta * (self._height[first] - self._height[second])
         return Table({
             "first": [names[i] for i in first], "second": [names[j] for j in second], "weight": weight, "preferred": share,
             "fitted": 1 / (1 + np.exp(-np.clip(margin, -700, 700))), "margin": margin,
@@ -226,14 +271,13 @@ class DPO(Learner):
         """Newton steps on the log ratios of linked choices; the mass of each component stays."""
         pairs, of = np.unique(items.indices, return_inverse=True)
         i, j = of.reshape(-1)[first], of.reshape(-1)[second]
-        apart = i != j
+        apart = (i != j) | loss.grouped
         loss = loss.part(apart)
         i, j = i[apart], j[apart]
         graph = sparse.coo_array((np.ones(i.size), (i, j)), (pairs.size,) * 2)
         n, component = csgraph.connected_components(graph, directed=False)
         loss.refuse_no_optimum(i, j, component, n, [labels[k] for k in np.unique(of.reshape(-1), return_index=True)[1]])
-        h, self.slope_, self.decrement_, self.last_move_, self.n_iter_ = _newton(loss, i, j, component, pairs.size,
-                                                                                       self.max_iter)
+        h, self.slope_, self.decrement_, self.last_move_, self.n_iter_ = _newton(loss, i, j, component, pairs.size, self.max_iter)
         self.least_curvature_ = float("nan")
         self.component_ = np.full(model.n_pairs, -1)
         self.component_[pairs] = component
@@ -263,8 +307,8 @@ class DPO(Learner):
             a, b = (first, second) if margin[at] > 0 else (second, first)
             raise NoFiniteOptimumError(
                 f"the loss must have a minimum: it falls for ever as the log ratios of {shown(labels[a[at]])} and "
-                f"{shown(labels[b[at]])} part, since no label speaks for the second; pass label_smoothing=0.1 with "
-                "smoothing='conservative', loss='ipo', or gather more comparisons", items=(labels[a[at]],))
+                f"{shown(labels[b[at]])} part, since no label speaks for the second; "
+                f"{loss.way_out}", items=(labels[a[at]],))
         self.decrement_ = self.last_move_ = float("nan")
         self.component_ = None
         self.least_curvature_ = float("nan")
@@ -351,14 +395,19 @@ def _refuse_impossible(model, reference, items, labels):
 class _Loss:
     """Σ n ℓ(h) of margins h = H_i − H_j, convex for every target: log(1 + e^{βh}) − target · βh, or (h − t)²."""
 
-    def __init__(self, kind, beta, weight, target, rest):
+    way_out = "pass label_smoothing=0.1 with smoothing='conservative', loss='ipo', or gather more comparisons"
+
+    def __init__(self, kind, beta, weight, target, rest, share=None):
         self.kind, self.beta, self.weight, self.target, self.rest = kind, beta, weight, target, rest
         self.goal = (target - rest) / (2 * beta)
+        self.total, self.share = float(weight.sum()), share  # of the labels as they came, those of the first
+        self.grouped = np.zeros(weight.size, bool)  # margins that belong to a choice among several
+        self.for_first, self.for_second = target, rest  # what speaks for either of a row's two
         # what rounding does to a sum of these terms
         self.noise = 1e-15 * float(weight @ (1 + np.abs(target))) * (1.0 if kind == "sigmoid" else 1 / beta**2)
 
     def part(self, keep):
-        return _Loss(self.kind, self.beta, self.weight[keep], self.target[keep], self.rest[keep])
+        return _Loss(self.kind, self.beta, self.weight[keep], self.target[keep], self.rest[keep], self.share[keep])
 
     def value(self, h):
         if self.kind == "ipo":
@@ -378,6 +427,21 @@ class _Loss:
         p = _sigmoid(self.beta * h)
         return self.weight * self.beta**2 * p * _sigmoid(-self.beta * h)
 
+    def bend(self, h, rows):
+        """The matrix of second derivatives in the margins, times rows (m,) or (m, k), dense or sparse."""
+        c = self.curvature(h)
+        return rows * (c if rows.ndim == 1 else c[:, None])
+
+    def look_across(self, i, j, size):
+        """What speaks for a row's second may stand in another row, the other way round."""
+        gain, loss = self.weight * self.target, self.weight * self.rest
+        low, high = np.minimum(i, j), np.maximum(i, j)
+        _, pair = np.unique(low.astype(np.int64) * size + high, return_inverse=True)
+        pair, turned = pair.reshape(-1), i > j
+        up = np.bincount(pair, np.where(turned, loss, gain))[pair]
+        down = np.bincount(pair, np.where(turned, gain, loss))[pair]
+        self.for_first, self.for_second = np.where(turned, down, up), np.where(turned, up, down)
+
     def refuse_no_optimum(self, i, j, component, n_components, names):
         """Every set of choices must lose something to the rest of its component, in labels as the loss sees them."""
         if self.kind == "ipo" or not i.size:
@@ -389,8 +453,7 @@ class _Loss:
             one = len(inside) == 1
             raise NoFiniteOptimumError(
                 f"the loss must have a minimum: {some} {'loses' if one else 'lose'} {more} to the other choices that "
-                f"{'it is' if one else 'they are'} compared with, so that a larger log ratio always fits better; pass "
-                "label_smoothing=0.1 with smoothing='conservative', loss='ipo', or gather more comparisons",
+                f"{'it is' if one else 'they are'} compared with, so that a larger log ratio always fits better; {self.way_out}",
                 items=tuple(names[k] for k in inside))
 
     def _never_losing(self, i, j, component, n_components):
@@ -417,6 +480,125 @@ class _Loss:
         return None
 
 
+class _Stages(_Loss):
+    """Choices of the best: Σ n log(1 + Σ_j e^{−βh_j}) over the margins h_j = H_best − H_j of each, rows in a row."""
+
+    way_out = "gather more rankings, or pass their pairs as comparisons with label_smoothing=0.1, smoothing='conservative'"
+
+    def __init__(self, beta, weight, stage, total):
+        super().__init__("sigmoid", beta, weight, np.ones(weight.size), np.zeros(weight.size))
+        self.stage, self.begin = stage, np.flatnonzero(np.append(True, stage[1:] != stage[:-1]))
+        self.total = total
+        self.grouped = np.ones(weight.size, bool)
+
+    def part(self, keep):
+        return self  # a choice is among all that were there
+
+    def _odds(self, h):
+        """(log(1 + Σ e^{−βh}) of each choice, probability of each other one)."""
+        m = -self.beta * h
+        top = np.maximum(np.maximum.reduceat(m, self.begin), 0.0)
+        total = top + np.log(np.exp(-top) + np.add.reduceat(np.exp(m - top[self.stage]), self.begin))
+        return total, np.exp(m - total[self.stage])
+
+    def value(self, h):
+        return float(self.weight[self.begin] @ self._odds(h)[0])
+
+    def slope(self, h):
+        return -self.weight * self.beta * self._odds(h)[1]
+
+    def bend(self, h, rows):
+        p = self._odds(h)[1]
+        scale = self.weight * self.beta**2
+        share = sparse.csr_array((p, np.arange(p.size), np.append(self.begin, p.size)), (self.begin.size, p.size))
+        own, mean = scale * p, share @ rows
+        if rows.ndim == 1:
+            return own * rows - share.T @ (scale[self.begin] * mean)
+        return rows * own[:, None] - share.T @ (mean * scale[self.begin, None])
+
+
+class _Sum(_Loss):
+    """The losses of comparisons and of rankings, one after the other."""
+
+    way_out = _Stages.way_out
+
+    def __init__(self, parts):
+        weight, target, rest = (np.concatenate([getattr(part, name) for part in parts]) for name in ("weight", "target", "rest"))
+        super().__init__("sigmoid", parts[0].beta, weight, target, rest)
+        self.parts, self.cut = parts, np.cumsum([part.weight.size for part in parts])[:-1]
+        self.total = sum(part.total for part in parts)
+        self.grouped = np.concatenate([part.grouped for part in parts])
+
+    def part(self, keep):
+        return _Sum([part.part(mask) for part, mask in zip(self.parts, np.split(keep, self.cut))])
+
+    def value(self, h):
+        return sum(part.value(own) for part, own in zip(self.parts, np.split(h, self.cut)))
+
+    def slope(self, h):
+        return np.concatenate([part.slope(own) for part, own in zip(self.parts, np.split(h, self.cut))])
+
+    def bend(self, h, rows):
+        ends = [0, *self.cut, h.size]
+        found = [part.bend(h[a:b], rows[a:b]) for part, a, b in zip(self.parts, ends, ends[1:])]
+        return sparse.vstack(found, format="csr") if sparse.issparse(rows) else np.concatenate(found)
+
+
+def _read_rankings(orders):
+    """Rankings of a sequence of sequences, in which a tuple is a label."""
+    if isinstance(orders, (str, bytes)) or hasattr(orders, "keys") or not np.iterable(orders):
+        raise InvalidInputError(f"`rankings` must be Rankings or a sequence of sequences of labels: got {type(orders).__name__}; "
+                                "pass a list of lists, the best first")
+    orders = list(orders)
+    for n, order in enumerate(orders):
+        if isinstance(order, (str, bytes)) or not np.iterable(order):
+            raise InvalidInputError(f"each ranking must be a sequence of labels, the best first: ranking {n} is {shown(order)}; "
+                                    "pass a list of lists")
+    flat = [label for order in orders for label in order]
+    offsets = np.append(0, np.cumsum([len(order) for order in orders])).astype(np.int64)
+    with naming(items="rankings"):
+        return Rankings.from_arrays(np.fromiter(flat, object, len(flat)), offsets)
+
+
+def _stages(rankings):
+    """(best, another one that was there, number of the choice, its weight) of each choice among several in rankings; weights of
+    the rankings that have any."""
+    sizes, n_ranked = np.diff(rankings.offsets), rankings.n_ranked
+    n_stages = np.where(rankings.weight > 0, np.minimum(n_ranked, sizes - 1), 0)
+    ranking = np.repeat(np.arange(len(rankings)), n_stages)
+    place = np.arange(ranking.size) - np.repeat(np.cumsum(n_stages) - n_stages, n_stages)
+    others = sizes[ranking] - 1 - place
+    best = rankings.offsets[ranking] + place
+    stage = np.repeat(np.arange(ranking.size), others)
+    at = best[stage] + 1 + np.arange(stage.size) - np.repeat(np.cumsum(others) - others, others)
+    counted = np.where(n_stages > 0, rankings.weight, 0.0)
+    return rankings.item[best][stage], rankings.item[at], stage, rankings.weight[ranking][stage], counted
+
+
+def _joined(ours, theirs):
+    """(labels of both, [places of ours, places of theirs])."""
+    if (ours.dtype.kind in "iu") != (theirs.dtype.kind in "iu"):
+        raise InvalidInputError(f"`comparisons` and `rankings` must have labels of one kind: they have {shown(ours[0])} and "
+                                f"{shown(theirs[0])}; convert one of them")
+    place = LabelIndex(ours, "comparison").find(theirs)
+    new = place < 0
+    place[new] = ours.size + np.arange(np.count_nonzero(new))
+    return np.concatenate([ours, theirs[new]]), [np.arange(ours.size), place]
+
+
+def _by_pair(first, second, loss, size):
+    """(first, second, weight, share of the first) of rows added up by pair, as named where all name it alike."""
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    if not loss.grouped.any():
+        return first, second, loss.weight, loss.share
+    apart = first != second
+    key, pair = np.unique((low.astype(np.int64) * size + high)[apart], return_inverse=True)
+    turned, pair = (first > second)[apart], pair.reshape(-1)
+    weight = np.bincount(pair, loss.weight[apart])
+    won = np.bincount(pair, loss.weight[apart] * np.where(turned, loss.rest, loss.target)[apart])
+    return key // size, key % size, weight, won / weight
+
+
 def _sigmoid(x):
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, e) / (1.0 + e)
@@ -425,7 +607,9 @@ def _sigmoid(x):
 def _differences(i, j, size):
     """(m, size) rows e_i − e_j."""
     m = i.size
-    return sparse.csr_array((np.tile([1.0, -1.0], m), np.column_stack([i, j]).reshape(-1), 2 * np.arange(m + 1)), (m, size))
+    found = sparse.csr_array((np.tile([1.0, -1.0], m), np.column_stack([i, j]).reshape(-1), 2 * np.arange(m + 1)), (m, size))
+    found.sum_duplicates()
+    return found
 
 
 def _newton(loss, i, j, component, size, max_iter):
@@ -444,7 +628,7 @@ def _newton(loss, i, j, component, size, max_iter):
         worst = float(np.max(np.abs(slope) / weight, initial=0.0))
         if not place.size:
             return h, worst, 0.0, 0.0, step
-        hessian = (apart.T @ (apart * loss.curvature(margin)[:, None]))[place][:, place].tocsc()
+        hessian = (apart.T @ loss.bend(margin, apart)).tocsr()[place][:, place].tocsc()
         move = np.zeros(size)
         move[place] = linalg.splu(hessian).solve(-slope[place])
         decrement = float(np.sqrt(max(-(slope @ move), 0.0)))
@@ -468,7 +652,7 @@ def _newton(loss, i, j, component, size, max_iter):
             at = int(np.argmax(np.abs(h[i] - h[j])))
             raise NoFiniteOptimumError(
                 f"the loss must have a minimum: a margin has grown to {loss.beta * abs(h[i[at]] - h[j[at]]):.0f} and the loss "
-                "still falls; pass label_smoothing=0.1 with smoothing='conservative', loss='ipo', or gather more comparisons")
+                f"still falls; {loss.way_out}")
     return h, worst, decrement, float(loss.beta * np.abs(along).max()), step
 
 
@@ -543,7 +727,7 @@ class _Softmax:
     def met(self, z, far):
         """(n,) bool: which margins are beyond `far` on the side for which all labels speak."""
         margin = self.loss.beta * self.margin(z)
-        against = np.where(margin > 0, self.loss.rest, self.loss.target)
+        against = np.where(margin > 0, self.loss.for_second, self.loss.for_first)
         return (np.abs(margin) > far) & (against <= 0) if self.loss.kind == "sigmoid" else np.zeros(margin.size, bool)
 
     def hessian_times(self, z, v):
@@ -553,7 +737,7 @@ class _Softmax:
         margin = self.apart @ log
         mean = slots.sums(chance * v)
         pull = self.apart.T @ self.loss.slope(margin)
-        bend = self.apart.T @ (self.loss.curvature(margin) * (self.apart @ (v - mean)))
+        bend = self.apart.T @ self.loss.bend(margin, self.apart @ (v - mean))
         return bend - chance * slots.sums(bend) - slots.sums(pull) * chance * (v - mean)
 
     def hessian(self, z):
@@ -567,7 +751,7 @@ class _Softmax:
         rows = self.apart @ jacobian
         pull = slots.sums(self.apart.T @ self.loss.slope(margin))
         spread = np.diag(chance) - same * np.outer(chance, chance)
-        return rows.T @ (self.loss.curvature(margin)[:, None] * rows) - pull[:, None] * spread
+        return rows.T @ self.loss.bend(margin, rows) - pull[:, None] * spread
 
     def solve(self, tol, per_slot, max_iter):
         """(z, steps): Newton steps from the reference, along |eigenvalues| where the loss is not convex."""
