@@ -19,6 +19,7 @@ from scipy import optimize, sparse
 
 import fastirl as fi
 from fastirl import _planning_reference as ref
+from fastirl import _value_solver
 from fastirl.exceptions import ConvergenceWarning, DivergenceError, InvalidInputError
 from fastirl.mdp import MDP
 
@@ -574,6 +575,48 @@ def test_a_check_that_cannot_pass_at_discount_1_ends(method):
     with pytest.warns(ConvergenceWarning):
         found = solve("soft", problem, method, temperature=1e-14, tol=1e-8, progress=patient(20_000))
     assert not found.converged and found.message and not np.isnan(found.value).any()
+
+
+@pytest.mark.parametrize("temperature", (1e-3, 1.0))
+def test_soft_values_far_from_where_newton_begins_are_found(temperature):
+    # up the ladder is likely, the end is at its foot: entropy adds up over hundreds of thousands of steps
+    down = np.tile([0.1, 0.2], 6)
+    state = np.repeat(np.arange(1, 7), 2)
+    matrix = np.zeros((12, 7))
+    np.add.at(matrix, (np.arange(12), state - 1), down)
+    np.add.at(matrix, (np.arange(12), np.minimum(state + 1, 6)), 1.0 - down)
+    mdp = MDP.from_pairs(matrix, state, np.tile([0, 1], 6), 1.0, terminal=[0])
+    problem = small.Problem(mdp, np.zeros(12))
+    found = solve("soft", problem, temperature=temperature, tol=1e-2, progress=patient(500))
+    policy = found.policy
+    exact = small.accurate_values(problem, temperature)
+    assert found.converged and small.distance(found.value, exact) <= found.error_bound
+    np.testing.assert_allclose(ref.state_sum(mdp, policy)[1:], 1.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ("hard", "soft"))
+@pytest.mark.parametrize("off", (9e-9, -9e-9))
+def test_sweeps_from_single_precision_count_rows_that_sum_to_1_only_nearly(kind, off, monkeypatch):
+    monkeypatch.setattr(_value_solver, "_ROUGH", 0)
+    base = small.random_sparse(400, 3, 5, seed=52, discount=0.99)
+    sums = base.mdp.transitions @ np.ones(400)
+    matrix = sparse.csr_array(sparse.diags_array((1 + off) / sums) @ base.mdp.transitions)
+    mdp = MDP.from_pairs(matrix, base.mdp.pair_state, base.mdp.pair_action, 0.99)
+    problem = small.Problem(mdp, 1e3 + 1e-3 * base.reward)
+    exact = small.accurate_values(problem, float(kind == "soft"))
+    for tol in (1.0, 1e-2, 1e-3, 1e-5):
+        found = solve(kind, problem, tol=tol)
+        assert found.converged and small.distance(found.value, exact) <= found.error_bound <= tol
+
+
+@pytest.mark.parametrize("scale", (1e-42, 1e42))
+@pytest.mark.parametrize("kind", ("hard", "soft"))
+def test_values_beyond_single_precision_are_not_swept_in_it(kind, scale, monkeypatch):
+    monkeypatch.setattr(_value_solver, "_ROUGH", 0)
+    base = small.random_sparse(400, 3, 5, seed=53)
+    found, one = (solve(kind, base.with_reward(by * base.reward), temperature=by, tol=1e-6 * by) for by in (scale, 1.0))
+    assert found.converged
+    np.testing.assert_allclose(found.value / scale, one.value, atol=2e-6, rtol=0)
 
 
 # --- finite horizons

@@ -139,6 +139,7 @@ class Problem:
         if self.temperature > 0:  # a reward and the logarithm that is added to it may cancel
             high = max(high, float(np.max(self.plain_reward, initial=0.0)))
         self.reward_size, self.most_reward = max(-low, high), high
+        self.uneven = mdp.discount * (max(1.0 - mdp.min_row_sum, mdp.max_row_sum - 1.0, 0.0) + (self.entries + 2) * 2 * _U)
         # no mass is lost anywhere: a constant change of all values has a constant effect
         self.even = self.beta_least >= self.beta_most * (1 - 1e-9) and bool(self.free.all())
 
@@ -511,8 +512,13 @@ class Run:
         middle = off = 0.0
         if rough is not None:
             low, high = float(self.value.min()), float(self.value.max())
-            middle, off = 0.5 * (low + high), problem.beta_most * _U_SINGLE * (high - low)
-            np.subtract(self.value, middle, out=rough, casting="same_kind")
+            if 1e-30 < high - low < 1e30:  # else beyond the range of single precision
+                middle = 0.5 * (low + high)
+                # what is taken out comes back whole, but a row may sum to 1 only nearly
+                off = problem.beta_most * _U_SINGLE * (high - low) + abs(middle) * problem.uneven
+                np.subtract(self.value, middle, out=rough, casting="same_kind")
+            else:
+                rough = None
         self.least, self.most = problem.sweep(self.value, self.ahead, choice, silent, q, rough, middle)
         if not problem.any_free:
             self.least = self.most = 0.0
@@ -660,12 +666,13 @@ class Run:
         half = math.inf
         natural = np.flatnonzero(problem.free).astype(np.int32)
         patience = 60 if problem.kind == "hard" else 20
-        last, kept, proper = math.inf, None, self.proper
+        last, kept, proper, trust = math.inf, None, self.proper, 1.0
         while not self.sweep(choose=True):
             if not problem.discounted and problem.kind != "policy":
                 # a policy that all but never ends has a value that says nothing: begin at one that ends, then go slowly
-                wild = kept is not None and _size(self.value) > 1e4 * max(1.0, _size(kept))
-                if wild or (problem.soft and self.residual > 4 * last):
+                wild = kept is not None and _size(self.value) > 1e4 * trust * max(1.0, _size(kept))
+                if wild or (problem.soft and self.residual > 4 * trust * last):
+                    trust *= 64.0  # what comes again and again is right: values may be that large
                     if proper is not None:
                         self.start_from(proper)
                         proper, last, kept = None, math.inf, None
