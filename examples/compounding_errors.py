@@ -82,6 +82,8 @@ def race_steps(n_seeds=5, limit=100, n_iterations=8, rollouts=10):
 
 
 def draw(path, regrets, race):
+    import matplotlib
+    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(12.5, 4.8), layout="constrained")
@@ -104,8 +106,11 @@ def main(path="compounding_errors.png"):
     race = race_steps()
     for name, runs in race[1].items():
         print(f"{name:8} steps a race after {np.round(race[0])} answers: {np.round(runs.mean(axis=0), 1)} (expert {race[2]:.1f})")
-    draw(path, regrets, race)
-    print(f"picture: {path}")
+    try:
+        draw(path, regrets, race)
+        print(f"saved {path}")
+    except ImportError:
+        print("no picture: matplotlib is not installed")
 
 
 if __name__ == "__main__":

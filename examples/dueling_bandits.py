@@ -49,18 +49,20 @@ def main(picture=None):
         simulations[name] = fi.simulate_duels(BANDITS, preference, HORIZON, RUNS, np.random.default_rng(0))
         print(f"\n{name}\n{simulations[name]}", flush=True)
     if picture:
+        import matplotlib
+        matplotlib.use("Agg")
         import matplotlib.pyplot as plt
-
         figure, panels = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
         plot_regret(simulations["ladder"], "condorcet", panels[0], log="xy", title="Eight items, Bradley-Terry")
         plot_win_matrix(circle, panels[1], order="given", colorbar=False)
         plot_regret(simulations["circle"], "copeland", panels[2], title="A circle of three above two others")
         figure.savefig(picture, dpi=120)
+        print(f"\nsaved {picture}")
     return simulations
 
 
 if __name__ == "__main__":
-    import matplotlib
-
-    matplotlib.use("Agg")
-    main(sys.argv[1] if len(sys.argv) > 1 else "dueling_bandits.png")
+    try:
+        main(sys.argv[1] if len(sys.argv) > 1 else "dueling_bandits.png")
+    except ImportError:
+        print("no picture: matplotlib is not installed")

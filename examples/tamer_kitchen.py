@@ -97,4 +97,7 @@ def main(picture=None):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    try:
+        main(sys.argv[1] if len(sys.argv) > 1 else "tamer_kitchen.png")
+    except ImportError:
+        print("no picture: matplotlib is not installed")
