@@ -8,7 +8,8 @@ from test_planning import EPS, assert_three_clauses, large, trajectories
 
 import fastirl as fi
 from fastirl import _planning_reference as ref
-from fastirl.exceptions import DivergenceError, InvalidInputError
+from fastirl import _value_solver
+from fastirl.exceptions import ConvergenceWarning, DivergenceError, InvalidInputError
 from fastirl.mdp import MDP
 
 DISCOUNTED = sorted(small.ZOO)
@@ -336,3 +337,27 @@ def test_a_policy_that_is_a_little_off_is_read_as_its_shares():
     exact = fi.policy_evaluation(problem.mdp, None, problem.reward, "pair", tol=1e-5)
     found = fi.policy_evaluation(problem.mdp, policy, problem.reward, "pair", tol=1e-5)
     assert np.abs(found.value - exact.value).max() <= found.error_bound + exact.error_bound
+
+
+def test_the_bound_counts_what_arrives_in_terminal_states(monkeypatch):
+    monkeypatch.setattr(_value_solver, "_SMALL", 1)
+    for seed in range(60):
+        # one or two steps to the end: as much error is there as on the way
+        base = small.random_sparse(6, 2, 3, seed=seed, discount=(0.99, 1.0)[seed % 2], terminal=[0, 1, 2, 3])
+        mdp, policy, start = case(base, seed)
+        start = np.where(mdp.terminal, 0.0, 1.0) / (~mdp.terminal).sum()
+        state, _ = ref.visitation(mdp, policy, start)
+        for tol in (1e-1, 1e-3, 1e-6):
+            found = fi.visitation_frequencies(mdp, policy, start, tol=tol)
+            assert np.abs(found.state - state).sum() <= found.error_bound + 1e-15
+            assert found.converged == (found.error_bound <= tol * found.state.sum())
+
+
+@pytest.mark.parametrize("leaves", (1e-40, 1e-17))
+def test_a_policy_that_all_but_never_ends_has_no_visits_that_can_be_bounded(leaves):
+    mdp = MDP.from_pairs(np.eye(2), [0, 0], [0, 1], 1.0, terminal=[1])
+    with pytest.warns(ConvergenceWarning):
+        found = fi.visitation_frequencies(mdp, np.array([1.0, leaves]), [1.0, 0.0])
+    assert not found.converged and found.error_bound == np.inf and not np.isnan(found.state).any()
+    at_the_end = fi.visitation_frequencies(mdp, np.array([1.0, leaves]), [0.0, 1.0])
+    assert at_the_end.converged and at_the_end.error_bound == 0 and (at_the_end.state == [0, 1]).all()

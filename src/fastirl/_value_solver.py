@@ -963,7 +963,10 @@ def longest(problem):
     exact = matrix._exact(problem.policy)
     right, guess = problem.free.astype(float), np.empty(n)
     if n <= _DIRECT:
-        guess[:] = splu(sparse.csc_array(sparse.eye_array(n) - exact)).solve(right)
+        try:
+            guess[:] = splu(sparse.csc_array(sparse.eye_array(n) - exact)).solve(right)
+        except RuntimeError:  # a policy that all but never ends
+            return math.inf
     elif not matrix.set_mixed(problem.policy) or matrix.solve(right, guess, 1e-4) == math.inf:
         return math.inf
     guess[~problem.free] = 0.0

@@ -442,17 +442,18 @@ def _visits(problem, start, tol):
     mdp, policy = problem.mdp, problem.policy
     solver = PolicySolver(problem, adjoint_only=True)
     steps = 1.0 / (1.0 - problem.beta_most) if problem.discounted else longest(problem)
+    steps += mdp.terminal.any()  # what is off arrives in a terminal state at last
     least = 1.0 / (1.0 - problem.beta_least)  # the sum of the visits is at least this
     visits = solver.adjoint(start, nonnegative=True, wanted=0.5 * (tol or 0.0) * least / steps)
     pair, there = np.empty(mdp.n_pairs), np.empty(mdp.n_states)
     _planning.push(problem.model, policy, visits, pair, there)
-    total = float(visits.sum())
-    floor = ((most_entering(mdp) + problem.choices + 8) * 2 * steps + 8) * _U * total
-    bound = solver.rest * steps + floor
     arrived = np.where(mdp.terminal, start + mdp.discount * there, 0.0)
     state = np.where(mdp.terminal, arrived, visits)
-    asked = 2 * floor if tol is None else tol * total
-    result = VisitationResult(state, pair, bound, bool(bound <= asked), solver.n_iter)
+    acting = float(visits.sum())  # 0 where a process begins at its end: then nothing is off
+    floor = ((most_entering(mdp) + problem.choices + 8) * 2 * steps + 8) * _U * acting if acting > 0 else 0.0
+    bound = (solver.rest * steps if solver.rest > 0 else 0.0) + floor
+    asked = 2 * floor if tol is None else tol * float(state.sum())
+    result = VisitationResult(state, pair, bound, bool(bound <= asked and bound < math.inf), solver.n_iter)
     if not result.converged:
         warn(f"`tol` must be met: the error is at most {bound:.3g}, asked was {asked:.3g}; raise tol, or "
              "lower the discount", ConvergenceWarning)
