@@ -18,7 +18,7 @@ RANKS = {
     "_validation": 1, "_end_components": 1,
     "elimination_order": 2, "link_tables": 2, "trip_parsing": 2, "tables": 2, "_drawing": 2,
     "elimination": 3, "link_features": 3, "turn_bans": 3, "trajectories": 3, "comparisons": 3, "rankings": 3,
-    "turns": 4, "matching": 4, "_laplacian": 4,
+    "turns": 4, "matching": 4, "_laplacian": 4, "_intervals": 4,
     "road_network": 5, "mdp": 5, "rewards": 5, "_value_solver": 5, "ascent": 5, "_pair_likelihood": 5,
     "route_choice": 6, "tntp": 6, "planning": 6, "process_likelihood": 6,
     "bradley_terry": 6, "plackett_luce": 6, "winners": 6, "dueling_bandits": 8, "_rankings": 0, "_rankings_reference": 0,

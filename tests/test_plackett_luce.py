@@ -520,3 +520,48 @@ def test_results_of_pairs_are_called_as_those_of_bradley_terry():
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     np.testing.assert_allclose(list(pairs.parameters.values()), list(worths.parameters.values()), atol=1e-7)
     assert pairs.summary().columns == worths.summary().columns[:5] and pairs.n_comparisons == worths.n_rankings
+
+
+def test_intervals_and_ranks_are_those_of_bradley_terry_on_pairs():
+    rng = np.random.default_rng(31)
+    first = rng.integers(0, 6, 500)
+    second = (first + rng.integers(1, 6, 500)) % 6
+    strength = np.linspace(1, -1, 6)
+    won = rng.random(500) < 1 / (1 + np.exp(strength[second] - strength[first]))
+    winner, loser = np.where(won, first, second), np.where(won, second, first)
+    pairs = fi.bradley_terry(fi.Comparisons.from_winners(winner, loser))
+    ours = plackett_luce(np.column_stack([winner, loser]).tolist())
+    for how in (False, "sidak", "bonferroni"):
+        a, b = ours.intervals(0.9, how), pairs.intervals(0.9, how)
+        np.testing.assert_allclose((a.lower, a.upper), (b.lower, b.upper), atol=1e-6)
+        assert a.method == b.method and a.quantile == b.quantile
+    draws = ours.intervals(0.9, True)
+    assert draws.method == "draws" and draws.quantile == pytest.approx(pairs.intervals(0.9, "draws").quantile, rel=0.02)
+    assert ours.intervals(0.9).quantile < draws.quantile < ours.intervals(0.9, "sidak").quantile
+    i, table = ours.intervals(0.95, True), ours.rank_sets(0.95)
+    at = {label: k for k, label in enumerate(i.labels.tolist())}
+    for item, best, worst, rank in zip(table["item"].tolist(), table["best"], table["worst"], table["rank"]):
+        assert best == 1 + (i.lower > i.upper[at[item]]).sum() and worst == 6 - (i.upper < i.lower[at[item]]).sum()
+        assert best <= rank <= worst
+
+
+def test_simultaneous_intervals_of_rankings_cover_all_at_once():
+    rng, truth = np.random.default_rng(32), np.linspace(1, -1, 6)
+    covered, ranks = 0, 0
+    for _ in range(150):
+        orders = np.argsort(-(truth + rng.gumbel(size=(120, 6))), axis=1)
+        fit = plackett_luce(Rankings.from_arrays(orders))
+        i = fit.intervals(0.9, True, rng=rng)
+        covered += bool(((i.lower <= truth) & (truth <= i.upper)).all())
+        table = fit.rank_sets(0.9, rng=rng)
+        ranks += all(best <= item + 1 <= worst for item, best, worst in zip(table["item"], table["best"], table["worst"]))
+    assert 0.82 < covered / 150 < 0.97 and ranks >= covered
+
+
+def test_intervals_beyond_what_draws_can_do():
+    fit = plackett_luce(Rankings.from_arrays(simulated(1600, 12_000, 5, np.random.default_rng(33))[0]))
+    assert fit.intervals(simultaneous=True).method == "sidak"
+    with pytest.raises(InvalidInputError, match="pass 'sidak'"):
+        fit.intervals(simultaneous="draws")
+    with pytest.raises(InvalidInputError, match="one component: there are 2"):
+        plackett_luce([["a", "b"], ["b", "a"], ["a", "c"]], components="each").rank_sets()

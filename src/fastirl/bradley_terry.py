@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from . import _comparisons as _k
 from . import _validation as _v
+from ._intervals import StrengthIntervals, checked_level, rank_sets, strength_intervals
 from ._laplacian import INVERTED, DenseSolver, NotPositiveError, Pattern
 from ._pair_likelihood import (
     DECREMENT, Cells, Likelihood, Linear, Tabular, climb, davidson_derivatives, half_derivatives, hang_together,
@@ -21,12 +22,11 @@ from .exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumEr
 from .results import Contrast
 from .tables import Table
 
-__all__ = ["BradleyTerryResult", "StrengthBootstrap", "StrengthIntervals", "bootstrap_strengths", "bradley_terry"]
+__all__ = ["BradleyTerryResult", "StrengthBootstrap", "bootstrap_strengths", "bradley_terry"]
 
 TIES = ("half", "davidson", "rao_kupper")
 KINDS = ("hessian", "robust", "clustered")
 STEEP = 10.0  # log odds beyond which a fit with further parameters is checked for having no maximum
-DRAWS = 2e7  # normal numbers drawn for a simultaneous quantile
 
 
 # -------------------------------------------------------------------- what has no maximum
@@ -619,30 +619,6 @@ def _inverse(matrix):
 # -------------------------------------------------------------------- results
 
 
-@dataclass(frozen=True)
-class StrengthIntervals:
-    """Intervals of strengths.
-
-    Attributes
-    ----------
-    labels : (n_items,) labels
-    estimate, std_error, lower, upper : (n_items,) float64
-    level : float
-    quantile : float, how many standard errors each side; None of a bootstrap
-    method : "pointwise", "draws", "sidak", "bonferroni" or "bootstrap"
-        "draws": the quantile of the largest |deviation| / s.e. in normal draws with the estimated covariance.
-    """
-
-    labels: np.ndarray
-    estimate: np.ndarray
-    std_error: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    level: float
-    quantile: object
-    method: str
-
-
 @dataclass(frozen=True, eq=False)
 class BradleyTerryResult:
     """A fit of `bradley_terry`: strengths, how they were reached, and what follows from them.
@@ -806,35 +782,8 @@ class BradleyTerryResult:
         kind : as in `standard_errors`
         rng : numpy.random.Generator, or int as its seed, of the draws
         """
-        level = _v.positive_number("level", level)
-        if level >= 1:
-            raise InvalidInputError(f"`level` must lie between 0 and 1: got {level:g}; pass 0.95, say")
-        _v.one_of("simultaneous", simultaneous, (False, True, "draws", "sidak", "bonferroni"))
-        rng = _v.generator("rng", rng)
-        error = self.standard_errors(kind)
-        n = max(int((error > 0).sum()), 1)
-        method, quantile = "pointwise", float(norm.ppf(0.5 + level / 2))
-        if simultaneous:
-            draws = None
-            if simultaneous in (True, "draws"):
-                n_draws = int(min(20_000, max(DRAWS / len(error), 200)))
-                small = len(error) * n_draws <= 2 * DRAWS
-                draws = self.source.draws(rng, n_draws, kind) if small or simultaneous == "draws" else None
-                if draws is None and simultaneous == "draws":
-                    raise InvalidInputError(
-                        "`simultaneous` must not be 'draws' where the system is solved by iteration: draws would cost more than "
-                        "the fit; pass 'sidak'")
-            if draws is not None:
-                moves = error > 0
-                largest = (np.abs(draws[moves]) / error[moves, None]).max(axis=0, initial=0.0)
-                method, quantile = "draws", float(np.quantile(largest, level))
-            elif simultaneous == "bonferroni":
-                method, quantile = "bonferroni", float(-norm.ppf((1 - level) / (2 * n)))
-            else:
-                method, quantile = "sidak", float(-norm.ppf(-np.expm1(np.log(level) / n) / 2))
-        half = quantile * error
-        return StrengthIntervals(self.labels, self.strength, error, self.strength - half, self.strength + half, level, quantile,
-                                 method)
+        return strength_intervals(self.labels, self.strength, self.standard_errors(kind),
+                                  lambda rng, n: self.source.draws(rng, n, kind), level, simultaneous, rng)
 
     def rank_sets(self, level=0.95, kind="hessian", rng=0):
         """Ranks that are compatible with simultaneous intervals: a Table, best item first.
@@ -845,17 +794,7 @@ class BradleyTerryResult:
         if self.n_components > 1:
             raise InvalidInputError(
                 f"ranks must be within one component: there are {self.n_components:,}; fit with prior_std=, or a subset of items")
-        i = self.intervals(level, True, kind, rng)
-        n = len(self.labels)
-        above = n - np.searchsorted(np.sort(i.lower), i.upper, side="right")
-        below = np.searchsorted(np.sort(i.upper), i.lower, side="left")
-        order = np.argsort(-self.strength, kind="stable")
-        rank = np.empty(n, np.int64)
-        rank[order] = np.arange(1, n + 1)
-        return Table({"item": self.labels[order], "strength": self.strength[order], "rank": rank[order],
-                      "best": (1 + above)[order], "worst": (n - below)[order]},
-                     notes=f"best and worst rank: at once for all items with probability {level:g} ({i.method})",
-                     formats={"strength": ".4f"})
+        return rank_sets(self.intervals(level, True, kind, rng))
 
     def probability(self, first, second, neutral=False, contest_features=None):
         """P(first ≻ second), a float or (m,) for labels or sequences of labels.
@@ -981,9 +920,7 @@ class StrengthBootstrap:
 
     def intervals(self, level=0.95):
         """Quantiles of the resamples: `StrengthIntervals`, whose `quantile` is None."""
-        level = _v.positive_number("level", level)
-        if level >= 1:
-            raise InvalidInputError(f"`level` must lie between 0 and 1: got {level:g}; pass 0.95, say")
+        level = checked_level(level)
         lower, upper = np.quantile(self.strength, [(1 - level) / 2, (1 + level) / 2], axis=0)
         return StrengthIntervals(self.labels, self.estimate, self.std_error, lower, upper, level, None, "bootstrap")
 

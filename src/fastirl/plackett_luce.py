@@ -10,6 +10,7 @@ from scipy.special import expit, ndtri
 
 from . import _rankings
 from . import _validation as _v
+from ._intervals import checked_level, rank_sets, strength_intervals
 from ._laplacian import IterativeSolver, Pattern, solver_for
 from .exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumError
 from .rankings import Rankings
@@ -208,6 +209,39 @@ class PlackettLuceResult:
         return Contrast(_v.plain(self.labels[i]), _v.plain(self.labels[j]), estimate, error, (estimate - half, estimate + half),
                         float(expit(estimate)))
 
+    def intervals(self, level=0.95, simultaneous=False, kind="hessian", rng=0):
+        """Intervals of the strengths: `StrengthIntervals`, as of `bradley_terry`.
+
+        Parameters
+        ----------
+        level : float in (0, 1), the probability that an interval, or all of them at once, cover
+        simultaneous : False, True, "draws", "sidak" or "bonferroni"
+            True takes "draws" up to 1,500 items, else "sidak", which is valid for normal estimates of any correlation and
+            errs to the safe side.
+        kind : as in `standard_errors`
+        rng : numpy.random.Generator, or int as its seed, of the draws
+        """
+        return strength_intervals(self.labels, self.strength, self.standard_errors(kind),
+                                  lambda rng, n: self._deviations(rng, n, kind), level, simultaneous, rng)
+
+    def _deviations(self, rng, n_draws, kind):
+        """(n_items, n_draws) normal draws with the covariance of the strengths; None where that is too large."""
+        if len(self.labels) > _EXACT:
+            return None
+        values, vectors = np.linalg.eigh(self.covariance(kind))
+        return vectors @ (np.sqrt(np.maximum(values, 0.0))[:, None] * rng.standard_normal((len(values), n_draws)))
+
+    def rank_sets(self, level=0.95, kind="hessian", rng=0):
+        """Ranks that are compatible with simultaneous intervals: a Table, best item first.
+
+        An item is below all whose interval lies above its own, and above all whose interval lies below: with probability
+        `level` at least all true ranks are among those given.
+        """
+        if self.n_components > 1:
+            raise InvalidInputError(f"ranks must be within one component: there are {self.n_components:,}; fit with prior_std=, "
+                                    "or a subset of items")
+        return rank_sets(self.intervals(level, True, kind, rng))
+
     def choice_probabilities(self, items):
         """(n,) probability that each of these items is chosen, alone, among them, when nothing may tie: α_i / Σ α.
 
@@ -239,9 +273,7 @@ class PlackettLuceResult:
         kind : as in `standard_errors`
         level : float in (0, 1)
         """
-        level = _v.positive_number("level", level)
-        if level >= 1:
-            raise InvalidInputError(f"`level` must lie between 0 and 1: got {level:g}; pass 0.95, say")
+        level = checked_level(level)
         order = np.argsort(-self.strength, kind="stable")
         named, errors = self.parameters, self.parameter_errors(kind)
         estimate = np.concatenate([self.strength[order], list(named.values())])
