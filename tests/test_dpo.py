@@ -11,6 +11,7 @@ from scipy import optimize
 import fastirl as fi
 from fastirl import dpo
 from fastirl.exceptions import ConvergenceWarning, InvalidInputError, NoFiniteOptimumError, NotFittedError
+from real_data import need
 
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -573,6 +574,13 @@ def test_rankings_of_choices_are_plackett_luce_on_any_data(rng):
     fit = fi.plackett_luce(data)
     np.testing.assert_allclose(model.implicit_reward_ - model.implicit_reward_.mean(), fit.strength, atol=1e-7)
     assert model.loss_ * data.weight.sum() == pytest.approx(-fit.log_likelihood, rel=1e-12)
+
+
+def test_the_sushi_orders_have_their_published_maximum():
+    data = fi.Rankings.read_preflib(need("ranking") / "sushi10" / "sushi.soc")
+    mdp = fi.MDP.one_step([("sushi", label) for label in data.labels.tolist()])
+    model = fi.DPO(0.5).fit(mdp, {label: ("sushi", label) for label in data.labels.tolist()}, rankings=data)
+    assert model.loss_ * 5000 == pytest.approx(71211.599225, abs=1e-5) and model.converged_
 
 
 def test_rankings_of_two_are_comparisons_and_both_kinds_add_up(rng):
