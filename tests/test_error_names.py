@@ -62,6 +62,8 @@ CASES = [
     (fi.plackett_luce, ([["a", 1]],), {}, "rankings"),
     (WORTHS.contrast, ("a", "z"), {}, "second"),
     (WORTHS.choice_probabilities, ([],), {}, "items"),
+    (WORTHS.probability, ("z", "a"), {}, "first"),
+    (WORTHS.tie_probability, (["a", "b", "c"], ["b", "c"]), {}, "second"),
     (WORTHS.choice_probabilities, (["a", "z"],), {}, "items"),
     (WORTHS.summary, (), {"level": "x"}, "level"),
     (fi.PairwiseMatrix.from_probabilities, ([[0.5, 0.7]],), {}, "probability"),

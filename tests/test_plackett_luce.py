@@ -519,6 +519,14 @@ def test_results_of_pairs_are_called_as_those_of_bradley_terry():
         ours, theirs = (list(fit.parameter_errors(kind).values()) for fit in (pairs, worths))
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     np.testing.assert_allclose(list(pairs.parameters.values()), list(worths.parameters.values()), atol=1e-7)
+    one, other = list("abca"), list("bcac")
+    for name in ("probability", "tie_probability"):
+        np.testing.assert_allclose(getattr(pairs, name)(one, other), getattr(worths, name)(one, other), atol=1e-7)
+        np.testing.assert_allclose(getattr(pairs, name)("a", ["b", "c"]), getattr(worths, name)("a", ["b", "c"]), atol=1e-7)
+    there, back = worths.probability(one, other), worths.probability(other, one)
+    np.testing.assert_allclose(there + back + worths.tie_probability(one, other), 1, rtol=1e-12)
+    strict = plackett_luce([["a", "b"], ["b", "a"], ["a", "b"]])
+    assert strict.probability("a", "b") == pytest.approx(2 / 3) and strict.tie_probability("a", "b") == 0
     assert pairs.summary().columns == worths.summary().columns[:5] and pairs.n_comparisons == worths.n_rankings
 
 

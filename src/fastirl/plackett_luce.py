@@ -242,8 +242,39 @@ class PlackettLuceResult:
                                     "or a subset of items")
         return rank_sets(self.intervals(level, True, kind, rng))
 
+    def probability(self, first, second):
+        """P(first ≻ second) where only these two are on offer, a float or (m,) for labels or sequences of labels.
+
+        Where pairs may tie this is the probability of a win; `tie_probability` has that of a tie.
+        """
+        gap, tie = self._pairs_apart(first, second)
+        found = expit(gap) if tie is None else 1 / (1 + np.exp(-gap) + tie * np.exp(-gap / 2))
+        return float(found) if np.ndim(found) == 0 else found
+
+    def tie_probability(self, first, second):
+        """P(neither) where only these two are on offer, a float or (m,); 0 where no two items tied."""
+        gap, tie = self._pairs_apart(first, second)
+        found = 0.0 * gap if tie is None else tie / (np.exp(gap / 2) + np.exp(-gap / 2) + tie)
+        return float(found) if np.ndim(found) == 0 else found
+
+    def _pairs_apart(self, first, second):
+        """(differences of log worths, δ of a tie of two or None)."""
+        i, j = (self._finder.locate(name, labels, "the label of an item", "`labels`")
+                for name, labels in (("first", first), ("second", second)))
+        if np.ndim(i) and np.ndim(j) and len(i) != len(j):
+            raise InvalidInputError(f"`first` and `second` must be of one length: got {len(i)} and {len(j)} labels; pass as many "
+                                    "of both, or one for all")
+        i, j = np.broadcast_arrays(i, j)
+        apart = np.atleast_1d(self.component[i] != self.component[j])
+        if apart.any() and self.prior_std is None:
+            at = int(np.argmax(apart))
+            one, other = (_v.shown(self.labels[np.atleast_1d(k)[at]]) for k in (i, j))
+            raise InvalidInputError(f"only connected items can be compared: {one} and {other} are in different components; pass "
+                                    "prior_std=, or compare within one")
+        return np.clip(self.strength[i] - self.strength[j], -700, 700), self.tie_parameters.get(2)
+
     def choice_probabilities(self, items):
-        """(n,) probability that each of these items is chosen, alone, among them, when nothing may tie: α_i / Σ α.
+        """(n,) probability that each of these items is chosen among them, when nothing may tie: α_i / Σ α.
 
         Parameters
         ----------
