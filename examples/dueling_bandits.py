@@ -56,6 +56,9 @@ def main(picture=None):
         plot_regret(simulations["ladder"], "condorcet", panels[0], log="xy", title="Eight items, Bradley-Terry")
         plot_win_matrix(circle, panels[1], order="given", colorbar=False)
         plot_regret(simulations["circle"], "copeland", panels[2], title="A circle of three above two others")
+        for ax in panels[::2]:  # Beat the Mean pays as random duels do: both lines are to be seen
+            for lines in (ax.get_lines(), ax.get_legend().get_lines()):
+                lines[list(BANDITS).index("Beat the Mean")].set_linestyle((0, (4, 4)))
         figure.savefig(picture, dpi=120)
         print(f"\nsaved {picture}")
     return simulations

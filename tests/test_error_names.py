@@ -9,6 +9,7 @@ import pytest
 import fastirl as fi
 from fastirl.domains import gridworld
 from fastirl.exceptions import InvalidInputError
+from fastirl.preference_plots import plot_regret, plot_strengths, plot_win_matrix
 
 NAN = float("nan")
 COMPARED = fi.Comparisons.from_pairs(list("abca"), list("bcab"), [1, 1, 1, 0])
@@ -75,6 +76,11 @@ CASES = [
     (fi.PreferenceIRL().fit, (WORLD.mdp, TRIPS), {"rankings": 3}, "rankings"),
     (fi.PreferenceIRL().fit, (WORLD.mdp, TRIPS), {"rankings": [[0, 1]], "ranking_weight": ["x"]}, "ranking_weight"),
     (LEARNED.score, (), {"rankings": 3}, "rankings"),
+    (LEARNED.probability, ([0, 1], [1, 2, 3]), {}, "second"),
+    (plot_win_matrix, (3,), {}, "c"),
+    (plot_strengths, (3,), {}, "fit"),
+    (plot_regret, (3,), {}, "simulation"),
+    (fi.MDP.one_step, (3,), {}, "choices"),
     (fi.query_values, (LEARNED, 3, [0], [1]), {}, "candidates"),
     (fi.query_values, (LEARNED, TRIPS, [0], [99]), {}, "second"),
     (fi.choose_query, (LEARNED, TRIPS), {"asked": [(0,)]}, "asked"),

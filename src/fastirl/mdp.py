@@ -181,6 +181,8 @@ class MDP:
         ------
         InvalidInputError : something else than pairs, a pair that comes twice, labels of mixed kinds
         """
+        if isinstance(choices, (str, bytes)) or not np.iterable(choices):
+            raise InvalidInputError(f"`choices` must be a sequence of (state, action) pairs: got {shown(choices)}; pass a list")
         choices = list(choices)
         for n, choice in enumerate(choices):
             if not isinstance(choice, (tuple, list, np.ndarray)) or len(choice) != 2:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from ._drawing import INK, PALETTE, axes, tidy
-from ._validation import float_matrix, float_vector, one_of, positive_number, require, whole_number
+from ._validation import float_matrix, float_vector, naming, one_of, positive_number, require, whole_number
 from .comparisons import Comparisons
 from .exceptions import InvalidInputError
 from .rankings import Rankings
@@ -127,6 +127,9 @@ def plot_regret(simulation, kind="condorcet", ax=None, *, band="interval", level
     InvalidInputError
         "condorcet" where no item wins against all others, and what `plot_curves` refuses.
     """
+    if not hasattr(simulation, "curves"):
+        raise InvalidInputError(f"`simulation` must be a DuelSimulation: got {type(simulation).__name__}; pass what "
+                                "simulate_duels returned")
     curves = simulation.curves(kind)
     return plot_curves(curves, ax, band=band, level=level, xlabel="Duels", log=log, title=title,
                        ylabel=f"Cumulative {kind.capitalize()} regret")
@@ -164,6 +167,9 @@ def plot_strengths(fit, ax=None, *, level=0.95, kind="hessian", most=40):
     if level >= 1:
         raise InvalidInputError(f"`level` must lie between 0 and 1: got {level:g}; pass 0.95 for 95% intervals")
     most = whole_number("most", most, lower=2)
+    if not (hasattr(fit, "strength") and hasattr(fit, "standard_errors")):
+        raise InvalidInputError(f"`fit` must be what bradley_terry or plackett_luce returned: got {type(fit).__name__}; fit "
+                                "first")
     strength, error = np.asarray(fit.strength), np.asarray(fit.standard_errors(kind))
     order = np.argsort(-strength, kind="stable")
     hidden = max(len(order) - most, 0)
@@ -226,7 +232,8 @@ def plot_win_matrix(c, ax=None, *, order="copeland", annotate=None, colorbar=Tru
     Blue: the row is preferred; orange: the column is; white: ½. Cells that were not observed, and the diagonal, are grey.
     """
     one_of("unobserved", unobserved, ("error", "tie"))
-    pairs = _pairs_of(c)
+    with naming(probability="c"):
+        pairs = _pairs_of(c)
     n = pairs.n_items
     if not 0 < n <= 200:
         raise InvalidInputError(f"a matrix of 1 to 200 items can be read: there are {n:,}; pass a subset")

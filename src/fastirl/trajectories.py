@@ -430,7 +430,7 @@ class Trajectories:
         codes, n_units = self._units(by)
         if n_units < n:
             raise InvalidInputError(
-                f"each fold must hold at least one {by}: {n_units} do not fill {n} folds; pass a smaller n")
+                f"each fold must hold at least one {by}: {n_units} do not fill {n} folds; ask for fewer")
         order = _v.generator("rng", rng).permutation(n_units)
         fold = np.empty(n_units, np.int64)
         if by == "trip":

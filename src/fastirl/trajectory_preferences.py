@@ -663,6 +663,9 @@ class PreferenceIRL(Learner):
         returns, ids = self.returns(trajectories), LabelIndex(self._given(trajectories).ids, "trajectories")
         a, b = (ids.locate(name, labels, "the id of a trajectory", "trajectories.ids") for name, labels in
                 (("first", first), ("second", second)))
+        if np.ndim(a) and np.ndim(b) and len(a) != len(b):
+            raise InvalidInputError(f"`first` and `second` must be of one length: got {len(a)} and {len(b)} ids; pass as many "
+                                    "of both, or one for all")
         found = _sigmoid(returns[a] - returns[b])
         return float(found) if np.ndim(found) == 0 else found
 
