@@ -532,14 +532,15 @@ def _small_counts(c, ordered):
     """Counts of weights 1 and outcomes 0, ½, 1 in one number a pair, a narrow one where that suffices: memory takes the time."""
     n = c.n_items
     most = min(len(c), n * (n - 1) if ordered else n * (n - 1) // 2)
-    strict = not ordered and n <= 46_340 and len(c._outcome) == len(c) and not (c._outcome == 1).any()
+    strict = not ordered and n <= 46_340 and not (c._outcome == 1).any()
+    outcome = np.full(len(c), c._outcome[0]) if strict and len(c._outcome) == 1 else c._outcome
     for width in (np.uint32, np.uint64):
         table, n_ties = np.zeros((n, n), width), 0
         ties = np.zeros((1, 1) if strict else (n, n), np.int32)
         if strict and width is np.uint32:
-            _k.count_strict(c._first, c._second, c._outcome, table)
+            _k.count_strict(c._first, c._second, outcome, table)
         else:
-            n_ties = _k.count_packed(c._first, c._second, c._outcome, ordered, table, ties)
+            n_ties = _k.count_packed(c._first, c._second, outcome, ordered, table, ties)
         arrays, total = _k.list_packed(table, ties, n_ties > 0, ordered, most)
         if total == len(c):
             break
