@@ -225,6 +225,21 @@ def test_rewards_that_are_nan_or_plus_infinity_are_named():
         mdp.reward_vector(full)
 
 
+def test_complex_rewards_are_refused_and_not_cut():
+    mdp = MDP(dense_tensor())
+    for reward in (np.ones((S, A)) + 1j, sparse.csr_array(np.ones((mdp.n_pairs, S)) * 1j)):
+        with pytest.raises(InvalidInputError, match="numbers.*complex.*; convert it"):
+            mdp.reward_vector(reward)
+
+
+def test_no_array_of_a_model_can_be_written_to():
+    mdp = MDP(dense_tensor())
+    for array in (mdp.probability, mdp.indices, mdp.indptr, mdp.terminal, mdp.pair_state, mdp.transitions.data,
+                  mdp.transitions.indices, mdp.transitions.indptr):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+
+
 def test_a_reward_that_fits_two_readings_is_an_error_that_lists_them():
     # 3 states, the last terminal; 3 pairs
     matrix = sparse.csr_array(np.array([[0.5, 0.5, 0], [0, 0.5, 0.5], [0, 0, 1.0]]))

@@ -4,6 +4,7 @@ Oracles: the slow twins, values whose residual is taken in long double (`small_m
 every trajectory of small problems, textbooks, brute force over policies, gymnasium's own tables.
 """
 
+import copy
 import itertools
 import pickle
 import subprocess
@@ -619,6 +620,24 @@ def test_values_beyond_single_precision_are_not_swept_in_it(kind, scale, monkeyp
     np.testing.assert_allclose(found.value / scale, one.value, atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("method", HARD)
+@pytest.mark.parametrize("begin", (1e6, 1e9, -1e12))
+def test_a_start_far_from_the_values_costs_sweeps_and_no_digits(begin, method):
+    problem = small.random_dense(5, 3, 0.999, seed=54)
+    found = solve("hard", problem, method, initial_value=np.full(5, begin), progress=patient(5_000))
+    assert found.converged and small.distance(found.value, small.accurate_values(problem)) <= found.error_bound
+
+
+def test_results_can_be_copied_and_pickled_and_are_read_only():
+    problem = small.random_sparse(seed=55)
+    for found in (solve("hard", problem), solve("soft", problem, horizon=3)):
+        for other in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found), copy.copy(found)):
+            for name in ("value", "q", "policy"):
+                np.testing.assert_array_equal(getattr(other, name), getattr(found, name))
+        with pytest.raises(ValueError, match="read-only"):
+            found.value[:] = 0.0
+
+
 # --- finite horizons
 
 
@@ -1024,6 +1043,7 @@ BAD = {
     "too few initial values": {"initial_value": np.zeros(29)},
     "a table of initial values": {"initial_value": np.zeros((30, 1))},
     "no threads": {"n_threads": 0},
+    "progress that is no callable": {"progress": "yes"},
 }
 
 

@@ -493,7 +493,7 @@ class Run:
         self.n_iter, self.message, self.matrix, self.method = 0, "", matrix, ""
         if matrix is not None:
             matrix.problem = problem
-        self.best, self.stale, self.gained_at, self.proper = math.inf, 0, 0, None
+        self.best, self.stale, self.gained_at, self.proper, self.far = math.inf, 0, 0, None, False
         self.steps = _Steps(problem)
         n, n_pairs = problem.mdp.n_states, problem.mdp.n_pairs
         self.choice = {"hard": lambda: np.empty(n, np.int32), "soft": lambda: np.empty(n_pairs),
@@ -562,6 +562,8 @@ class Run:
         still = self.problem.discounted or self.steps.still
         floored = bound.half <= bound.floor and (bound.floor >= self.tol or self.stale > 20)
         near = self.stale > 60 and bound.half <= 20 * bound.floor
+        if (floored or near) and self.problem.discounted and self._begun_far_off():
+            return self._used_up()
         # at discount 1 a check may fail for good: nothing is proven where ties or rounding stand against it
         over = self.steps.still and self.n_iter - self.gained_at > 150
         if still and (floored or near or over):
@@ -574,6 +576,12 @@ class Run:
             return True
         return self._used_up()
 
+    def _begun_far_off(self):
+        """Whether the floor is that of values far larger than the answer, where a run began: then the next one is the answer."""
+        size, shift = _size(self.ahead), self.bound.shift
+        self.far = bool(self.problem.any_free and np.abs(self.ahead[self.problem.free] + shift).max() < 0.5 * size)
+        return self.far
+
     def _used_up(self):
         if self.max_iter is not None and self.n_iter >= self.max_iter:
             self.message = f"max_iter={self.max_iter} sweeps are used up"
@@ -582,6 +590,9 @@ class Run:
 
     def advance(self):
         self.value, self.ahead = self.ahead, self.value
+        if self.far:
+            self.value[self.problem.free] += self.bound.shift
+            self.far = False
 
     def start_from(self, best):
         """Start at the value of a policy that ends: from there, policy iteration meets none that does not."""
@@ -1047,4 +1058,6 @@ def progress_of(progress):
         return None
     if callable(progress):
         return progress
+    if progress is not True:
+        raise InvalidInputError(f"`progress` must be a callable of (sweep, bound), True or None: got {progress!r}; pass one of these")
     return lambda n_iter, bound: print(f"sweep {n_iter:5d}   error at most {bound:.2e}", file=sys.stderr)

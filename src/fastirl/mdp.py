@@ -641,6 +641,7 @@ class MDP:
     def transitions(self):
         """(n_pairs, n_states) csr_array over the model's own arrays: row i is p(· | pair_state[i], pair_action[i])."""
         matrix = self._csr_of(self.probability)
+        matrix.indptr.flags.writeable = False
         matrix.has_canonical_format = True  # seen to by _set_tensor; spares SciPy a pass over the entries
         return matrix
 
@@ -733,6 +734,8 @@ class MDP:
             return self.reward.copy()
         if not sparse.issparse(reward):
             reward = _numbers("reward", reward)
+        elif reward.dtype.kind not in "fiub":
+            raise InvalidInputError(f"`reward` must hold real numbers: got dtype {reward.dtype}; convert it to float64")
         how = self._choose("reward", "reward_on", reward_on, self._readings(reward), reward.shape,
                            f"({self.n_states},) per state, ({self.n_states}, {self.n_actions}) per state and action, "
                            f"({self.n_pairs},) per pair, or per transition ({self.nnz},), a sparse ({self.n_pairs}, "
@@ -1169,6 +1172,8 @@ def _pattern(matrix):
 
 def _numbers(name, values):
     try:
+        if np.iscomplexobj(values):
+            raise TypeError("complex ones have no order")
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"`{name}` must hold numbers: {error}; convert it to numbers first") from None

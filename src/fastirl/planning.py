@@ -184,9 +184,6 @@ class _Source:
     def __init__(self, problems, policies=None):
         self.problems, self.policies = problems, policies
 
-    def __getstate__(self):
-        raise TypeError("a result that has not been asked for `q` and `policy` cannot be pickled: ask for both first")
-
     def _of(self, value, one):
         if value.ndim == 1:
             return one(self.problems[0], value)

@@ -168,7 +168,7 @@ class PlanningResult:
 
     Notes
     -----
-    `policy` and `q` are computed from `value` when they are first asked for.
+    `policy` and `q` are computed from `value` when they are first asked for, which is why `value` is read-only.
     """
 
     value: np.ndarray
@@ -182,6 +182,13 @@ class PlanningResult:
     message: str = ""
     n_krylov: int = 0
     source: object = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self):
+        self.value.flags.writeable = False  # `policy` and `q` are read off it later
+
+    def __getstate__(self):
+        # copies and files carry both, and no model
+        return {**self.__dict__, "q": self.q, "policy": self.policy, "source": None}
 
     @cached_property
     def q(self):
