@@ -19,8 +19,8 @@ import small_mdps as small
 from scipy import optimize, sparse
 
 import fastirl as fi
+from fastirl import _end_components, _value_solver
 from fastirl import _planning_reference as ref
-from fastirl import _value_solver
 from fastirl.exceptions import ConvergenceWarning, DivergenceError, InvalidInputError
 from fastirl.mdp import MDP
 
@@ -828,6 +828,37 @@ def named_chain(rewards, heads, ends, discount=1.0):
     matrix = np.eye(n)[[to for row in heads for to in row]]
     mdp = MDP.from_pairs(matrix, state, action, discount, terminal=ends, state_ids=[f"s{k}" for k in range(n)])
     return small.Problem(mdp, np.array([r for row, own in zip(rewards, heads) for r in row if own], float))
+
+
+def corridor(n, ends):
+    """Each state leads to the one before it, and with `ends` half the time to the end; state 0 stays where it is."""
+    rows, heads = np.repeat(np.arange(n), 2), np.stack([np.maximum(np.arange(n) - 1, 0), np.full(n, n)], 1)
+    share = np.full((n, 2), 0.5) if ends else np.tile([1.0, 0.0], (n, 1))
+    share[0] = [1.0, 0.0]
+    return sparse.csr_array((share.ravel(), (rows, heads.ravel())), shape=(n, n + 1))
+
+
+def test_what_dies_state_by_state_is_not_searched_for_state_by_state(monkeypatch):
+    n, calls = 400, []
+    search = _end_components.csgraph.breadth_first_order
+    components = _end_components.csgraph.connected_components
+    monkeypatch.setattr(_end_components.csgraph, "breadth_first_order", lambda *a, **k: calls.append(1) or search(*a, **k))
+    monkeypatch.setattr(_end_components.csgraph, "connected_components",
+                        lambda *a, **k: calls.append(1) or components(*a, **k))
+    steps = _value_solver.Problem._one_step
+    monkeypatch.setattr(_value_solver.Problem, "_one_step", lambda *a: calls.append(1) or steps(*a))
+    mdp = MDP.from_pairs(corridor(n, True), np.arange(n), np.zeros(n, int), 1.0, terminal=[n])
+    with pytest.raises(InvalidInputError, match=f"{n} such states"):
+        fi.value_iteration(mdp, np.full(n, -1.0), "pair")
+    mdp = MDP.from_pairs(corridor(n, False), np.arange(n), np.zeros(n, int), 0.9, terminal=[n])
+    assert np.isneginf(fi.value_iteration(mdp, np.where(np.arange(n) == 0, -np.inf, -1.0), "pair").value[:n]).all()
+    walk = sparse.diags_array([np.full(n - 1, 0.5), np.full(n, 0.5)], offsets=[-1, 1], shape=(n, n + 1)).tolil()
+    walk[0, 0] = 0.5
+    mdp = MDP.from_pairs(walk.tocsr(), np.arange(n), np.zeros(n, int), 1.0, terminal=[n])
+    found = fi.value_iteration(mdp, np.full(n, -1.0), "pair", tol=1e-3)
+    k = np.arange(n)
+    np.testing.assert_allclose(found.value[:n], -(n * (n + 1) - k * (k + 1)), atol=1e-3, rtol=0)  # ruin on one side
+    assert len(calls) < 60
 
 
 @pytest.mark.parametrize("kind", ("hard", "soft"))

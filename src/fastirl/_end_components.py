@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-__all__ = ["ends_surely", "end_components", "gains", "reaches_end"]
+__all__ = ["drain", "ends_surely", "end_components", "gains", "reaches_end"]
 
 _LEAK = 1e-8  # of a row's sum; what MDP takes for rounding
 _FAR = np.iinfo(np.int64).max
@@ -26,6 +26,45 @@ class _Pattern:
         self.leaks = sums < 1 - _LEAK
         self.ends = self.leaks.copy()
         self.ends[self.pair[mdp.terminal[self.head]]] = True
+        self.pair_state = mdp.pair_state
+        self._into = None
+
+    def pairs_into(self, states):
+        """Pairs that may lead into these states, some more than once."""
+        if self._into is None:
+            n = 1 + int(max(self.head.max(initial=-1), states.max(initial=-1)))
+            self._into = np.concatenate([[0], np.cumsum(np.bincount(self.head, minlength=n))]), np.argsort(self.head, kind="stable")
+        ptr, order = self._into
+        states = states[states < ptr.size - 1]
+        first, size = ptr[states], ptr[states + 1] - ptr[states]
+        at = np.arange(size.sum()) + np.repeat(first - np.cumsum(size) + size, size)
+        return self.pair[order[at]]
+
+
+def _drain(pattern, pairs, gone):
+    """Close, in place, the pairs that may lead to states that are gone; a state left without a pair is gone too, and so on.
+
+    A corridor takes one step a state here, each as long as what it closes, where a search of the whole graph for each would
+    take for ever. Returns the states that are gone beside those given.
+    """
+    count = np.bincount(pattern.pair_state[pairs], minlength=1 + int(pattern.pair_state.max(initial=-1)))
+    found = [np.empty(0, np.int64)]
+    while gone.size:
+        hit = np.unique(pattern.pairs_into(gone))
+        hit = hit[pairs[hit]]
+        pairs[hit] = False
+        states, lost = np.unique(pattern.pair_state[hit], return_counts=True)
+        count[states] -= lost
+        gone = states[count[states] == 0].astype(np.int64)
+        found.append(gone)
+    return np.concatenate(found)
+
+
+def drain(mdp, pairs, gone):
+    """(n_states,) bool: states that are gone, those given or left without a pair that leads to none of them."""
+    result = gone.copy()
+    result[_drain(_Pattern(mdp), pairs & ~gone[mdp.pair_state], np.flatnonzero(gone))] = True
+    return result
 
 
 def _search(n_states, pattern, pairs):
@@ -56,15 +95,16 @@ def ends_surely(mdp, open_pairs, free):
     """
     n, pattern = mdp.n_states, _Pattern(mdp)
     sure = free.copy()
+    pairs = open_pairs & free[mdp.pair_state]
+    gone = ~(free | mdp.terminal)
     while True:
-        outside = ~(sure | mdp.terminal)
-        pairs = open_pairs & sure[mdp.pair_state]
-        pairs[pattern.pair[outside[pattern.head]]] = False
+        sure[_drain(pattern, pairs, np.flatnonzero(gone))] = False
         rank = _search(n, pattern, pairs)
-        found = sure & (rank[:n] < _FAR)
-        if (found == sure).all():
+        gone = sure & (rank[:n] == _FAR)
+        if not gone.any():
             break
-        sure = found
+        sure &= ~gone
+        pairs &= sure[mdp.pair_state]
     # each state's pair that may come nearest to the end: it comes nearer with positive probability
     nearest = np.where(pairs & pattern.ends, 0, _FAR)
     rank[:n][mdp.terminal] = 0
@@ -96,6 +136,9 @@ def end_components(mdp, open_pairs, free):
     pairs = open_pairs & free[mdp.pair_state] & ~pattern.leaks
     pairs[pattern.pair[~free[pattern.head]]] = False
     while True:
+        acts = np.zeros(n, bool)
+        acts[mdp.pair_state[pairs]] = True
+        _drain(pattern, pairs, np.flatnonzero(free & ~acts))
         use = pairs[pattern.pair]
         graph = sparse.csr_array((np.ones(int(use.sum()), np.int8), (pattern.tail[use], pattern.head[use])), shape=(n, n))
         _, label = csgraph.connected_components(graph, connection="strong")

@@ -13,7 +13,7 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
 from . import _planning
-from ._end_components import end_components, ends_surely, gains, reaches_end
+from ._end_components import drain, end_components, ends_surely, gains, reaches_end
 from ._parallel import thread_count
 from ._validation import plain, shown, whole_number
 from .exceptions import DivergenceError, InvalidInputError
@@ -117,11 +117,14 @@ class Problem:
         dead = np.zeros(self.mdp.n_states, bool)
         if float(np.min(self.own_reward, initial=0.0)) > -math.inf:
             return self.own_reward, dead
+        passes = 0
         while True:
             reward, now = self._one_step(dead)
             if (now == dead).all():
                 return reward, dead
-            dead = now
+            passes += 1
+            # what dies one state a pass is followed through the graph
+            dead = drain(self.mdp, np.isfinite(reward), now) if passes > 30 and self.policy is None else now
 
     def _set_constants(self):
         """What bounds need: extremes of the mass that stays in play, sizes of rewards, entries, choices."""
