@@ -757,8 +757,8 @@ cdef class System:
         if not self.n:
             return
         n_threads = _useful(&self.m, n_threads)
-        cdef double[::1] sums = np.zeros(room * blocks)
-        cdef float[::1] gain = self.gain, ahead = np.empty(self.n, np.float32)
+        cdef double[::1] sums = np.zeros(room * blocks), ahead = np.empty(self.n)
+        cdef float[::1] gain = self.gain
         cdef int64_t[::1] start = np.empty(self.n, np.int64)
         cdef float* to_low = &low[0] if low.shape[0] else NULL
         cdef float* to_high = &high[0] if high.shape[0] else NULL
@@ -979,7 +979,7 @@ cdef int64_t _fill_rows(const sweeps_model* m, const sweeps_system* to, int64_t 
 
 cdef void _fill_merged(const sweeps_model* m, const sweeps_system* to, int64_t block, const uint16_t* slot,
                        const double* policy, float* low, float* high, float* far, double* diagonal, float* gain, double* sums,
-                       float* ahead, int64_t* start) noexcept nogil:
+                       double* ahead, int64_t* start) noexcept nogil:
     """The block's rows of a policy that mixes; `sums` is 0 at first and at the end."""
     cdef int64_t first = to.begin[block], s, pair, k, low_at = to.low_at[block], high_at = to.high_at[block]
     cdef int64_t far_at = to.far_at[block]
@@ -998,28 +998,28 @@ cdef void _fill_merged(const sweeps_model* m, const sweeps_system* to, int64_t b
         own = 1.0 - sums[count]
         sums[count] = 0.0
         diagonal[s] = own
-        total = _lost(to, s, sums, to.low_column + low_at, below, high, first, ahead, start) / own
-        scale = 1.0 / max(1.0 - total, LEAST)
-        gain[s] = <float>scale
-        scale = gain[s] / own
+        # the next rows wait for this: one division only
+        scale = 1.0 / max(own - _lost(to, s, sums, to.low_column + low_at, below, high, first, ahead, start), LEAST * own)
+        gain[s] = <float>(own * scale)
         total = 0.0
         for j in range(below):
             low[low_at + j] = <float>(sums[j] * scale)
             sums[j] = 0.0
         for j in range(above):
             high[high_at + j] = <float>(sums[below + j] * scale)
-            total += high[high_at + j]
+            total += sums[below + j]
             sums[below + j] = 0.0
         for j in range(to.far_size[s]):
             far[far_at + j] = <float>(sums[below + above + j] * scale)
             sums[below + above + j] = 0.0
-        ahead[s] = <float>(LOST * total)
+        ahead[s] = LOST * total * scale
         low_at, high_at, far_at = low_at + below, high_at + above, far_at + to.far_size[s]
 
 
 cdef inline double _lost(const sweeps_system* to, int64_t s, const double* row, const uint16_t* column, int32_t below,
-                         const float* high, int64_t first, const float* ahead, const int64_t* start) noexcept nogil:
-    """What entry s of the diagonal G of (G^-1 - L) G (G^-1 - U) has to make up for: G is 1 over 1 less this; `row` is that of L.
+                         const float* high, int64_t first, const double* ahead, const int64_t* start) noexcept nogil:
+    """What entry s of the diagonal G of (G^-1 - L) G (G^-1 - U) has to make up for, times the row's own diagonal d: G is
+    1 / (1 - this / d). `row` is that of L, not yet divided by d.
 
     These factors differ from the matrix by L G U. What of it stands on the diagonal is made up for, and of the rest LOST of
     its row sums: then on what varies slowly the factors are about right (Gustafsson 1978, BIT 18; relaxed: Axelsson and
