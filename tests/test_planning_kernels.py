@@ -439,6 +439,8 @@ LONG = {
     "few, delta": lambda m, s: few_zeros(m).sweep(np.zeros(N + 1, np.float32), np.zeros(N, np.float32), 0.0),
     "few, fresh": lambda m, s: few_zeros(m).sweep(np.zeros(N, np.float32), np.zeros(N + 1, np.float32), 0.0),
     "gauss_seidel": lambda m, s: m.gauss_seidel(np.zeros(N + 1), np.zeros(0, np.int32), False, False),
+    "walk, value": lambda m, s: m.walk(np.zeros(N + 1), np.zeros(N), np.array([0, N]), False),
+    "walk, before": lambda m, s: m.walk(np.zeros(N), np.zeros(N + 1), np.array([0, N]), False),
     "push, policy": lambda m, s: _planning.push(m, np.zeros(PAIRS + 1), np.zeros(N), np.zeros(PAIRS), np.zeros(N)),
     "push, here": lambda m, s: _planning.push(m, np.zeros(PAIRS), np.zeros(N + 1), np.zeros(PAIRS), np.zeros(N)),
     "push, pair": lambda m, s: _planning.push(m, np.zeros(PAIRS), np.zeros(N), np.zeros(PAIRS + 1), np.zeros(N)),
@@ -604,6 +606,30 @@ def test_gauss_seidel_equals_a_loop(name, temperature, backward):
         assert_close(found, expected, 200)
         np.testing.assert_allclose(change, wanted, rtol=1e-11, atol=1e-12)
     assert model(case).gauss_seidel(found, np.empty(0, np.int32), False, backward) == 0.0
+
+
+@pytest.mark.parametrize("backward", (False, True))
+@cases
+def test_a_walk_is_gauss_seidel_in_each_part_alone(name, backward):
+    case = take(name)
+    if case.n_states > 300:
+        pytest.skip("a loop of Python over 700 states")
+    for begin in cuts(case.n_states):
+        start, found, expected = some_values(case), some_values(case), some_values(case)
+        for first, last in pairwise(begin):
+            own, order = start.copy(), np.arange(first, last)
+            in_turn(case, own, order[::-1] if backward else order, 0.0)
+            expected[first:last] = own[first:last]
+        m = model(case)
+        m.walk(found, start, begin, backward)
+        assert_close(found, expected, 200)
+        for n_threads in (2, 3):
+            again = some_values(case)
+            m.walk(again, start, begin, backward, n_threads)
+            assert again.tobytes() == found.tobytes()
+    for begin in ([0, case.n_states + 1], [1, case.n_states], [0], [0, case.n_states, 0, case.n_states]):
+        with pytest.raises(ValueError, match="parts"):
+            m.walk(found, start, np.array(begin), backward)
 
 
 # --- the matrix of a policy -------------------------------------------------------------------------------------------

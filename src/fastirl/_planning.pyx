@@ -242,6 +242,22 @@ cdef class Model:
                     change = max(change, _update(&self.m, order[k], &value[0], soft))
         return change
 
+    def walk(self, double[::1] value, const double[::1] before, const int64_t[::1] begin, bint backward, int n_threads=1):
+        """Update hard values in place along the order of the states, or against it, in each part by itself.
+
+        Parts are cut at `begin`; a part sees `before`, the values as they were, of the others: any number of threads does the same.
+        """
+        cdef int64_t parts = begin.shape[0] - 1, part
+        cdef int threads = <int>min(_threads(n_threads), max(parts, 1))
+        _one_size(value.shape[0], self.n_states)
+        _one_size(before.shape[0], self.n_states)
+        _apart(before, value)
+        if parts < 1 or begin[0] != 0 or begin[parts] != self.n_states or np.any(np.diff(begin) < 0):
+            raise ValueError("parts must cover the states")
+        with nogil:
+            for part in prange(parts, num_threads=threads, schedule="static"):
+                _walk_part(&self.m, begin[part], begin[part + 1], &value[0], &before[0], backward)
+
     def apply(self, str what, double[::1] x):
         """exp or log of all of x in place: what the soft sweep uses, for tests alone."""
         if x.shape[0]:
@@ -477,6 +493,24 @@ cdef double _update(const sweeps_model* m, int64_t s, double* value, bint soft) 
     q = fabs(new - value[s])
     value[s] = new
     return q
+
+
+cdef void _walk_part(const sweeps_model* m, int64_t first, int64_t last, double* value, const double* before,
+                     bint backward) noexcept nogil:
+    cdef int64_t step = -1 if backward else 1, s = last - 1 if backward else first, left, i, k, c
+    cdef double top, total
+    for left in range(last - first):
+        if not m.fixed[s]:
+            top = -INFINITY
+            for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
+                total = 0.0
+                for k in range(m.indptr[i], m.indptr[i + 1]):
+                    c = m.indices[k]
+                    total += m.probability[k] * (value[c] if first <= c < last else before[c])
+                total = m.reward[i] + m.gamma * total
+                top = total if total > top else top
+            value[s] = top
+        s += step
 
 
 # ---- 2  The matrix of a policy --------------------------------------------------------------------

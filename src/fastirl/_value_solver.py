@@ -28,6 +28,7 @@ _DIRECT = 50_000  # states up to which a sparse factorisation stands in for a Kr
 _SOLVER_BLOCK = 32_768  # states of a block of the solver's matrix: fixed by the data, so the bits are
 _HEADWAY = 100_000, 5_000  # sweeps without any after which a run is given up: plain ones, those of policy iteration and Newton
 _INNER = 40  # sweeps of a policy between two choices
+_WALK = 125_000  # states of a part of a sweep in place
 _ROUGH = 250_000  # states from which values in single precision are gathered faster: fewer of them miss the caches
 _ONE_THREAD = 1_000_000  # entries below which a second thread costs more than it saves
 
@@ -678,7 +679,8 @@ class Run:
         if not problem.discounted:
             rtol = min(rtol, 1e-3)
         half = math.inf
-        natural = np.flatnonzero(problem.free).astype(np.int32)
+        # by the data, so that any number of threads does the same
+        parts = np.linspace(0, n, min(max(n // _WALK, 1), 8) + 1).astype(np.int64)
         patience = 60 if problem.kind == "hard" else 20
         last, kept, proper, trust = math.inf, None, self.proper, 1.0
         while not self.sweep(choose=True):
@@ -722,9 +724,10 @@ class Run:
             if lift:
                 self.value += lift / (1 - problem.beta_most)
             if problem.kind == "hard" and self.bound.half > 0.15 * half:
-                # far from the best policy: news travels along the order of the states in one sweep in place
-                problem.model.gauss_seidel(self.value, natural, problem.soft, False)
-                problem.model.gauss_seidel(self.value, natural, problem.soft, True)
+                # far from the best policy: news travels along the order of the states in a sweep in place
+                for backward in (False, True):
+                    change[:] = self.value
+                    problem.model.walk(self.value, change, parts, backward, problem.n_threads)
             half = self.bound.half
 
     def _lift(self, change):
