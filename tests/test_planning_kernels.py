@@ -989,7 +989,7 @@ def test_threads_do_not_change_the_bits_of_systems(bits):
             mixed, slot = pattern(m, case, begin)
             mixed.set_merged(m, slot, policy, n_threads)
             found = []
-            for system in (mixed, mixed.transposed(), rows_of(m, case, best, begin, n_threads)):
+            for system in (mixed, mixed.transposed(n_threads), rows_of(m, case, best, begin, n_threads)):
                 out = np.empty((2, 700))
                 system.product(right, out[0], n_threads)
                 found.append(system.sweep(right, right, out[1], n_threads))

@@ -858,11 +858,11 @@ cdef class System:
             written += count[b]
         return written
 
-    def transposed(self):
+    def transposed(self, int n_threads=1):
         """The transposed matrix, rows divided by its own diagonal, as a system of its own."""
         cdef const sweeps_system* m = &self.m
         cdef const double[::1] diagonal = self.diagonal
-        cdef int64_t n = self.n, b, i, blocks = m.n_blocks
+        cdef int64_t n = self.n, b, i, k, left, blocks = m.n_blocks
         cdef System other = System(n, self.begin)
         other.diagonal[:], other.gain[:] = diagonal, self.gain  # the same factors, transposed
         if not n:
@@ -873,9 +873,16 @@ cdef class System:
         cdef int64_t[::1] spot = np.empty(n, np.int64)
         cdef int64_t[:, ::1] at = np.zeros((3, blocks + 1), np.int64)
         cdef uint16_t[:, ::1] size = np.zeros((2, n), np.uint16)
+        n_threads = _useful(m, n_threads)
         with nogil:
+            for b in prange(blocks, num_threads=n_threads, schedule="static"):
+                _count_turned(m, b, &count[0, 0], &count[1, 0], &beside[0, 0], &beside[1, 0])
             for b in range(blocks):
-                _count_turned(m, b, &count[0, 0], &count[1, 0], &count[2, 0], &beside[0, 0], &beside[1, 0])
+                k = m.far_at[b]
+                for i in range(m.begin[b], m.begin[b + 1]):
+                    for left in range(m.far_size[i]):
+                        count[2, m.far_column[k + left]] += 1
+                    k = k + m.far_size[i]
             for b in range(blocks):
                 at[0, b + 1], at[1, b + 1], at[2, b + 1] = at[0, b], at[1, b], at[2, b]
                 for i in range(m.begin[b], m.begin[b + 1]):
@@ -893,12 +900,18 @@ cdef class System:
         other.use_pattern((*[np.array(part) for part in at], *[np.array(part) for part in size], np.array(count[2]),
                            np.asarray(low_column), np.asarray(high_column), np.asarray(far_column), 0))
         cdef float[::1] low = other.low, high = other.high, far = other.far
+        cdef uint16_t* to_low_column = &low_column[0] if low_column.shape[0] else NULL
+        cdef uint16_t* to_high_column = &high_column[0] if high_column.shape[0] else NULL
+        cdef int32_t* to_far_column = &far_column[0] if far_column.shape[0] else NULL
+        cdef float* to_low = &low[0] if low.shape[0] else NULL
+        cdef float* to_high = &high[0] if high.shape[0] else NULL
+        cdef float* to_far = &far[0] if far.shape[0] else NULL
         with nogil:
+            for b in prange(blocks, num_threads=n_threads, schedule="static"):
+                _turn(m, &other.m, b, &diagonal[0], &count[0, 0], &count[1, 0], to_low_column, to_high_column, to_low, to_high)
+            # those of other blocks, which blocks would write to at once
             for b in range(blocks):
-                _turn(m, &other.m, b, &diagonal[0], &count[0, 0], &count[1, 0], &spot[0],
-                      &low_column[0] if low_column.shape[0] else NULL, &high_column[0] if high_column.shape[0] else NULL,
-                      &far_column[0] if far_column.shape[0] else NULL, &low[0] if low.shape[0] else NULL,
-                      &high[0] if high.shape[0] else NULL, &far[0] if far.shape[0] else NULL)
+                _turn_far(m, b, &diagonal[0], &spot[0], to_far_column, to_far)
         return other
 
     def product(self, const double[::1] x, double[::1] out, int n_threads=1):
@@ -1094,33 +1107,27 @@ cdef void _product_block(const sweeps_system* m, int64_t block, const double* di
         out[i] = total / m.gain[i] * diagonal[i] + (1.0 - diagonal[i]) * x[i]
 
 
-cdef void _count_turned(const sweeps_system* m, int64_t block, int32_t* low, int32_t* high, int32_t* far, uint8_t* before,
+cdef void _count_turned(const sweeps_system* m, int64_t block, int32_t* low, int32_t* high, uint8_t* before,
                         uint8_t* after) noexcept nogil:
-    """Entries that the transposed rows get from the rows of this block."""
-    cdef int64_t first = m.begin[block], i, k, c, low_at = m.low_at[block], high_at = m.high_at[block], far_at = m.far_at[block]
+    """Entries that the transposed rows of the block get from its rows; what fills rows up stands in the row's own column."""
+    cdef int64_t first = m.begin[block], i, k, c, low_at = m.low_at[block], high_at = m.high_at[block]
     for i in range(first, m.begin[block + 1]):
         for k in range(low_at, low_at + SWEEPS_QUAD * m.low_size[i]):
-            if m.low[k] != 0.0:
-                c = first + m.low_column[k]
-                high[c] += 1
-                after[c] |= c == i - 1
+            c = first + m.low_column[k]
+            high[c] += c != i
+            after[c] |= c == i - 1
         for k in range(high_at, high_at + SWEEPS_QUAD * m.high_size[i]):
-            if m.high[k] != 0.0:
-                c = first + m.high_column[k]
-                low[c] += 1
-                before[c] |= c == i + 1
-        for k in range(far_at, far_at + m.far_size[i]):
-            far[m.far_column[k]] += m.far[k] != 0.0
+            c = first + m.high_column[k]
+            low[c] += c != i
+            before[c] |= c == i + 1
         low_at, high_at = low_at + SWEEPS_QUAD * m.low_size[i], high_at + SWEEPS_QUAD * m.high_size[i]
-        far_at += m.far_size[i]
 
 
 cdef void _turn(const sweeps_system* m, const sweeps_system* to, int64_t block, const double* diagonal, int32_t* low_spot,
-                int32_t* high_spot, int64_t* far_spot, uint16_t* low_column, uint16_t* high_column, int32_t* far_column,
-                float* low, float* high, float* far) noexcept nogil:
-    """The entries of this block's rows, put where the transposed rows have them: spots count up."""
+                int32_t* high_spot, uint16_t* low_column, uint16_t* high_column, float* low, float* high) noexcept nogil:
+    """The entries within this block, put where the transposed rows have them: spots count up."""
     cdef int64_t first = m.begin[block], i, k, c, at, low_at = m.low_at[block], high_at = m.high_at[block]
-    cdef int64_t far_at = m.far_at[block], to_low = to.low_at[block], to_high = to.high_at[block]
+    cdef int64_t to_low = to.low_at[block], to_high = to.high_at[block]
     cdef double scale
     low, low_column, high, high_column = low + to_low, low_column + to_low, high + to_high, high_column + to_high
     to_low = to_high = 0
@@ -1133,28 +1140,34 @@ cdef void _turn(const sweeps_system* m, const sweeps_system* to, int64_t block, 
     for i in range(first, m.begin[block + 1]):
         scale = diagonal[i] / m.gain[i]
         for k in range(low_at, low_at + SWEEPS_QUAD * m.low_size[i]):
-            if m.low[k] != 0.0:
-                c = first + m.low_column[k]
+            c = first + m.low_column[k]
+            if c != i:
                 at = high_spot[c]
                 high_spot[c] += 1
                 high_column[at] = <uint16_t>(i - first)
                 high[at] = <float>(m.low[k] * (scale * m.gain[c] / diagonal[c]))
         for k in range(high_at, high_at + SWEEPS_QUAD * m.high_size[i]):
-            if m.high[k] != 0.0:
-                c = first + m.high_column[k]
+            c = first + m.high_column[k]
+            if c != i:
                 at = low_spot[c]
                 low_spot[c] += 1
                 low_column[at] = <uint16_t>(i - first)
                 low[at] = <float>(m.high[k] * (scale * m.gain[c] / diagonal[c]))
-        for k in range(far_at, far_at + m.far_size[i]):
-            if m.far[k] != 0.0:
-                c = m.far_column[k]
-                at = far_spot[c]
-                far_spot[c] += 1
-                far_column[at] = <int32_t>i
-                far[at] = <float>(m.far[k] * (scale * m.gain[c] / diagonal[c]))
         low_at, high_at = low_at + SWEEPS_QUAD * m.low_size[i], high_at + SWEEPS_QUAD * m.high_size[i]
-        far_at += m.far_size[i]
+
+
+cdef void _turn_far(const sweeps_system* m, int64_t block, const double* diagonal, int64_t* spot, int32_t* column,
+                    float* far) noexcept nogil:
+    cdef int64_t i, k = m.far_at[block], left, c
+    cdef double scale
+    for i in range(m.begin[block], m.begin[block + 1]):
+        scale = diagonal[i] / m.gain[i]
+        for left in range(m.far_size[i]):
+            c = m.far_column[k]
+            column[spot[c]] = <int32_t>i
+            far[spot[c]] = <float>(m.far[k] * (scale * m.gain[c] / diagonal[c]))
+            spot[c] += 1
+            k += 1
 
 
 cdef void _sweep_block(const sweeps_system* m, int64_t block, const double* diagonal, const double* x, const double* b,

@@ -333,7 +333,7 @@ class PolicyMatrix:
     def transpose(self, keep=True):
         """Make ready for transposed solves; without `keep` the transposed matrix takes the place of the matrix."""
         if self.dense is None and self.turned is None:
-            self.turned = self.system.transposed()
+            self.turned = self.system.transposed(self.problem.n_threads)
             if not keep:
                 self.system = self.slot = None
 
