@@ -672,6 +672,22 @@ def test_finite_horizons_equal_the_twin(name, horizon):
 
 
 @pytest.mark.parametrize("kind", ("hard", "soft"))
+def test_the_bound_over_a_horizon_counts_values_of_states_that_die_later(kind):
+    # a ring whose one forbidden state takes each state with it some steps before the end: alive there, dead before
+    n, horizon = 27, 26
+    mdp = MDP.from_pairs(np.roll(np.eye(n), 1, axis=1), np.arange(n), np.zeros(n, int), 0.999)
+    reward = np.random.default_rng(0).normal(size=n) * 1e12
+    reward[0] = -np.inf
+    found = fi.value_iteration(mdp, reward, "pair", horizon=horizon, tol=1.0) if kind == "hard" else \
+        fi.soft_value_iteration(mdp, reward, "pair", horizon=horizon, tol=1.0)
+    value = np.zeros((horizon + 1, n), np.longdouble)
+    for t in range(horizon - 1, -1, -1):
+        value[t] = reward + np.longdouble(0.999) * np.roll(value[t + 1], -1)
+    assert small.distance(found.value[0], value[0]) <= found.error_bound
+    assert found.error_bound >= EPS / 2 * np.abs(value[np.isfinite(value)]).max()  # one rounding at least
+
+
+@pytest.mark.parametrize("kind", ("hard", "soft"))
 def test_ties_go_to_the_lowest_action(kind):
     problem = small.all_equal()
     infinite, finite = solve(kind, problem), solve(kind, problem, horizon=3)

@@ -88,7 +88,12 @@ class Problem:
         if not dead_next.any() and float(np.min(self.own_reward, initial=0.0)) > -math.inf:
             return self
         reward, dead = self._one_step(dead_next)
-        return self if (dead == self.dead).all() and np.array_equal(reward, self.reward) else self._twin(reward, dead)
+        if (dead == self.dead).all() and np.array_equal(reward, self.reward):
+            return self
+        twin = self._twin(reward, dead)
+        # what is dead now need not be at the next time: its value counts
+        twin.beta_least, twin.beta_most = 0.0, self.mdp.discount * self.mdp.max_row_sum * (1.0 + (self.entries + 2) * 2 * _U)
+        return twin
 
     def _add_entropy(self, reference):
         """Rewards that carry T log π_ref, and for a given policy its own −T log π."""
