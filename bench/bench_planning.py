@@ -192,16 +192,18 @@ def test_soft_policy_with_a_terminal_goal(benchmark, size, library):
 # -- one sweep
 
 
-SWEEPS = ("fastirl csr", "fastirl fixed width", "fastirl deterministic", "fastirl soft", "fastirl soft, fixed width",
-          "scipy csr product", "plain copy")
+SWEEPS = ("fastirl csr", "fastirl fixed width", "fastirl deterministic", "fastirl deterministic, rewards of states",
+          "fastirl soft", "fastirl soft, fixed width", "scipy csr product", "plain copy", "plain read",
+          "plain read of what deterministic reads")
 
 
 @pytest.mark.parametrize("layout", SWEEPS)
 def test_one_sweep(benchmark, size, layout):
     """CPU seconds of one sweep over a local graph; the table divides by the nonzero entries.
 
-    "csr" has rows of unequal length; "fixed width" five entries in each, "deterministic" one. "plain copy" copies the bytes
-    of the CSR: values, indices and row ends.
+    "csr" has rows of unequal length; "fixed width" five entries in each, "deterministic" one; every pair has a reward of its
+    own unless said. "plain copy" copies the bytes of the CSR: values, indices and row ends; "plain read" adds them up as if they
+    were whole numbers, and so does the other with a deterministic tensor's indices, rewards and values of states, once each.
     """
     side = 20 if size == "small" else 1000
     tensor, reward = sweep_problem(side, layout)
@@ -215,6 +217,12 @@ def test_one_sweep(benchmark, size, layout):
         def sweep():
             for array, copy in zip(arrays, copies):
                 np.copyto(copy, array)
+    elif "plain read" in layout:
+        arrays = [tensor.indices, reward, value] if "deterministic" in layout else [tensor.data, tensor.indices, tensor.indptr]
+        words = [array[:array.size // 2 * 2].view(np.int64) for array in arrays]
+
+        def sweep():
+            return sum(int(array.sum()) for array in words)
     elif layout == "scipy csr product":
         def sweep():
             return tensor @ value
@@ -244,7 +252,8 @@ def sweep_problem(side, layout):
     probability = np.ones((4 * n, 1)) if width == 1 else rng.standard_exponential((4 * n, width))
     probability /= probability.sum(1, keepdims=True)
     ends = np.arange(0, 4 * n * width + 1, width, dtype=np.int32)
-    return sp.csr_array((probability.ravel(), heads.ravel(), ends), shape=(4 * n, n)), rng.uniform(0, 1, 4 * n)
+    reward = np.repeat(rng.uniform(0, 1, n), 4) if "rewards of states" in layout else rng.uniform(0, 1, 4 * n)
+    return sp.csr_array((probability.ravel(), heads.ravel(), ends), shape=(4 * n, n)), reward
 
 
 def fastirl_sweep(tensor, reward, value, soft):

@@ -4,7 +4,7 @@ for any number of threads."""
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
 
@@ -86,7 +86,8 @@ def from_rows(n, actions, rows, reward=None, fixed=(), discount=0.9, width=0):
 
 def random_case(n=40, actions=(1, 2, 3, 4, 5), width=0, seed=0, fixed=0.0, forbidden=0.0, own=0.0, discount=0.9,
                 empty=0.0, reach=None):
-    """Action sets of these sizes, rows of `width` entries (0: 0 or 1 to 7); `own`: rows that come back to their state.
+    """Action sets of these sizes, rows of `width` entries (0: 0 or 1 to 7; or one of several); `own`: rows that come back to
+    their state.
 
     A share `fixed` of the states is fixed, every second of them without pairs; the first pair is never `forbidden`.
     """
@@ -95,9 +96,10 @@ def random_case(n=40, actions=(1, 2, 3, 4, 5), width=0, seed=0, fixed=0.0, forbi
     count = rng.choice(actions, n)
     count[marks[::2]] = 0
     state = np.repeat(np.arange(n), count)
-    rows = []
+    rows, sizes = [], width if isinstance(width, tuple) else None
+    width = 0 if sizes else width
     for s in state:
-        size = width or (0 if rng.random() < empty else int(rng.integers(1, min(n, 7) + 1)))
+        size = int(rng.choice(sizes)) if sizes else width or (0 if rng.random() < empty else int(rng.integers(1, min(n, 7) + 1)))
         near = np.arange(n) if reach is None else np.unique((s + np.arange(-reach, reach + 1)) % n)
         columns = rng.choice(near, size, replace=False)
         if size and s not in columns and rng.random() < own:
@@ -122,11 +124,30 @@ def from_problem(problem):
                 mdp.discount, width)
 
 
-def deterministic(n=37, seed=1):
+def deterministic(n=37, seed=1, actions=(1, 2, 3, 4), fixed=(3,)):
     rng = np.random.default_rng(seed)
-    count = rng.integers(1, 5, n)
+    count = rng.choice(actions, n)
     rows = [{int(c): 1.0} for c in rng.integers(n, size=count.sum())]
-    return from_rows(n, count, rows, rng.normal(size=len(rows)), [3], 0.95, -1)
+    return from_rows(n, count, rows, rng.normal(size=len(rows)), fixed, 0.95, -1)
+
+
+def alike(actions, width, seed=0, **options):
+    """A block of states with as many actions each, and some more."""
+    if width == -1:
+        return deterministic(BLOCK + 20, seed, (actions,), ())
+    return random_case(BLOCK + 20, (actions,), width, seed, reach=9, **options)
+
+
+def by_state(case):
+    """The same with one reward for all pairs of a state."""
+    return replace(case, reward=np.random.default_rng(5).normal(size=case.n_states)[case.pair_state])
+
+
+def with_fixed(case, state):
+    """The same where this state, pairs and all, is fixed."""
+    fixed = case.fixed.copy()
+    fixed[state] = 1
+    return replace(case, fixed=fixed)
 
 
 ONE = from_rows(1, [1], [{0: 1.0}], [0.5], width=-1)
@@ -148,6 +169,14 @@ CASES = {
     "three blocks": lambda: random_case(2 * BLOCK + 188, seed=16, fixed=0.1, forbidden=0.2, reach=9),
     "a block of fixed states": lambda: from_rows(
         BLOCK + 3, [0] * BLOCK + [1] * 3, [{0: 0.5, BLOCK: 0.5}] * 3, [1.0, 2.0, 3.0], range(BLOCK), width=2),
+    **{f"alike: {a} actions, rows of {w}": (lambda a=a, w=w: alike(a, w)) for a, w in (
+        (4, -1), (3, 1), (2, 2), (5, 3), (4, 4), (4, 5), (6, 6), (3, 0), (2, (1, 2)), (4, (2, 3)), (1, (3, 4)), (4, (4, 5)),
+        (3, (6, 7, 8)))},
+    "alike: rewards of states": lambda: by_state(alike(4, (4, 5))),
+    "alike: rewards of states, deterministic": lambda: by_state(alike(4, -1)),
+    "alike: forbidden pairs": lambda: alike(4, 3, forbidden=0.5),
+    "alike, one fixed in the first block": lambda: with_fixed(alike(4, (4, 5)), 7),
+    "alike, one fixed in the second block": lambda: with_fixed(by_state(alike(2, -1)), BLOCK + 3),
     "discount 0": lambda: random_case(seed=17, discount=0.0),
     "discount 1": lambda: random_case(seed=18, discount=1.0, fixed=0.1),
     **{f"MDP: {name}": (lambda build=build: from_problem(build())) for name, build in small.ZOO.items()},
@@ -300,6 +329,32 @@ def test_the_path_of_a_width_is_the_general_one(width, bits):
     assert_close(found[0][1], found[1][1])
 
 
+def test_states_that_are_alike_are_swept_as_any_others(bits):
+    """What a sweep leaves out where all states have as many pairs changes nothing: one more state, without pairs, undoes it."""
+    for case in (alike(4, (4, 5)), alike(4, -1), alike(3, 2), by_state(alike(5, 5)), by_state(alike(2, -1))):
+        n = case.n_states
+        mixed = replace(case, pair_ptr=np.insert(case.pair_ptr, 3, case.pair_ptr[3]), fixed=np.insert(case.fixed, 3, 1),
+                        indices=case.indices + (case.indices >= 3).astype(np.int32))
+        rest, value = np.arange(n + 1) != 3, some_values(case)
+        out, other, best = np.empty((2, n)), np.empty((2, n + 1)), np.empty((2, n + 1), np.int32)
+        longer = np.insert(value, 3, 0.0)
+        model(case, bits=bits).hard(value, out[0], best[0, :n])
+        model(mixed, bits=bits).hard(longer, other[0], best[1])
+        model(case, bits=bits).soft(value, out[1])
+        model(mixed, bits=bits).soft(longer, other[1])
+        assert_close(out, other[:, rest], 4)
+        np.testing.assert_array_equal(best[0, :n], best[1, rest])
+
+
+def test_what_is_counted_for_a_model_is_what_it_is_told(bits):
+    case, out = alike(4, (4, 5)), np.empty((2, BLOCK + 20))
+    told = _planning.Model(case.pair_ptr, case.indptr, case.indices, case.probability, case.reward, case.fixed, 0.9, 1.0, 0,
+                           bits, longest=5, actions=4)
+    told.hard(some_values(case), out[0])
+    model(case, bits=bits).hard(some_values(case), out[1])
+    assert out[0].tobytes() == out[1].tobytes()
+
+
 def test_the_first_of_equal_pairs_wins(bits):
     for actions in (1, 2, 7, 8, 9, 33):
         for first in range(actions):
@@ -318,6 +373,7 @@ def test_a_free_state_of_forbidden_pairs_alone_is_worth_minus_infinity(bits):
 
 
 @pytest.mark.parametrize("name", ["three blocks", "one block and one state", "deterministic", "no pairs at all",
+                                  "alike: 4 actions, rows of (4, 5)", "alike: rewards of states, deterministic",
                                   "MDP: 300 states"])
 def test_threads_do_not_change_the_bits_of_sweeps(name, bits):
     case, value, policy = take(name), some_values(take(name)), some_policy(take(name))
@@ -742,6 +798,14 @@ MATRICES = {
     "banded": lambda: random_case(80, (4,), 5, seed=28, reach=4),
     "small probabilities": lambda: from_rows(3, [1] * 3, [{0: 0.5, 1: 1e-30, 2: 0.5}] * 3),
     "discount 1, ends": lambda: random_case(40, seed=29, discount=1.0, fixed=0.15),
+    **{f"alike: {a} actions, rows of {w}": (lambda a=a, w=w: alike(a, w)) for a, w in (
+        (4, -1), (3, 1), (2, 2), (5, 3), (4, 4), (4, 5), (6, 6), (3, 0), (2, (1, 2)), (4, (2, 3)), (1, (3, 4)), (4, (4, 5)),
+        (3, (6, 7, 8)))},
+    "alike: rewards of states": lambda: by_state(alike(4, (4, 5))),
+    "alike: rewards of states, deterministic": lambda: by_state(alike(4, -1)),
+    "alike: forbidden pairs": lambda: alike(4, 3, forbidden=0.5),
+    "alike, one fixed in the first block": lambda: with_fixed(alike(4, (4, 5)), 7),
+    "alike, one fixed in the second block": lambda: with_fixed(by_state(alike(2, -1)), BLOCK + 3),
     "discount 0": lambda: random_case(40, seed=30, discount=0.0),
 }
 matrices = pytest.mark.parametrize("name", MATRICES)

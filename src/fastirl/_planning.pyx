@@ -18,6 +18,7 @@ from cython.parallel cimport prange
 from libc.math cimport INFINITY, exp, fabs, log, sqrt
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memchr
 
 cdef extern from "_sweeps.h" nogil:
     const int SWEEPS_BLOCK
@@ -37,6 +38,11 @@ cdef extern from "_sweeps.h" nogil:
         int width
         const float* rough
         double middle
+        int actions
+        int longest
+        int some_fixed
+        int keep_q
+        const double* own
     ctypedef struct sweeps_system:
         int64_t n
         int64_t n_blocks
@@ -86,18 +92,20 @@ GIVEN_BACK, FEW_STATES = LOST, FEW_PART * SWEEPS_BLOCK
 cdef class Model:
     """The arrays of a model, held alive and turned into pointers; knows no class of the package.
 
-    `width` is the number of entries of every pair, 0 where they differ, -1 where every entry is 1 and alone.
+    `width` is the number of entries of every pair, 0 where they differ, -1 where every entry is 1 and alone. `longest` is the
+    most entries of a pair, `actions` the most pairs of a state; 0: they are counted.
     """
 
     cdef sweeps_model m
     cdef const sweeps_kernels* kernels
     cdef public object arrays
+    cdef double[::1] own
     cdef readonly int64_t n_states, n_pairs
     cdef int64_t room  # pairs of the largest block
 
     def __init__(self, const int64_t[::1] pair_ptr, const int64_t[::1] indptr, const int32_t[::1] indices,
                  const double[::1] probability, const double[::1] reward, const uint8_t[::1] fixed, double gamma,
-                 double temperature, int width, int bits=0):
+                 double temperature, int width, int bits=0, int64_t longest=0, int64_t actions=0):
         cdef int64_t n = pair_ptr.shape[0] - 1, s, pairs
         if fixed.shape[0] != n or reward.shape[0] != pair_ptr[n] or indptr.shape[0] != reward.shape[0] + 1 \
                 or indices.shape[0] < indptr[reward.shape[0]] or probability.shape[0] < indptr[reward.shape[0]]:
@@ -121,6 +129,16 @@ cdef class Model:
             pairs = pair_ptr[min(s + SWEEPS_BLOCK, n)] - pair_ptr[s]
             if pairs > self.room:
                 self.room = pairs
+        longest, actions = longest or _largest_step(indptr), actions or _largest_step(pair_ptr)
+        self.m.actions = <int>min(actions, 1 << 30)
+        # rows are read as if all were of the longest only where that wastes little
+        self.m.longest = <int>longest if longest <= 8 and 3 * longest * self.n_pairs <= 5 * indptr[self.n_pairs] else 0
+        self.m.some_fixed = memchr(&fixed[0], 1, <size_t>n) != NULL if n else 0
+        self.m.keep_q, self.m.own = 0, NULL
+        if self.n_pairs and _by_state(&self.m, NULL):
+            self.own = np.empty(n)
+            _by_state(&self.m, &self.own[0])
+            self.m.own = &self.own[0]
 
     def hard(self, const double[::1] value, double[::1] out, int32_t[::1] best=None, int n_threads=1, double[::1] q=None,
              bint silent=False, const float[::1] rough=None, double middle=0.0):
@@ -144,6 +162,7 @@ cdef class Model:
         if q is not None:
             _one_size(q.shape[0], self.n_pairs)
             all_q = &q[0] if self.n_pairs else NULL
+            m.keep_q = 1
         cdef int32_t* pick = NULL
         if best is not None:
             _one_size(best.shape[0], n)
@@ -406,6 +425,27 @@ cdef void _sweep_few(int64_t first, int64_t last, const float* base, const int32
         most = q if q > most else most
         change += q
     low[0], high[0], total[0] = least, most, change
+
+
+cdef int64_t _largest_step(const int64_t[::1] ptr) noexcept:
+    cdef int64_t i, most = 0
+    for i in range(ptr.shape[0] - 1):
+        most = max(most, ptr[i + 1] - ptr[i])
+    return most
+
+
+cdef bint _by_state(const sweeps_model* m, double* own) noexcept nogil:
+    """Whether every state's pairs have one reward, which `own` gets where it is not NULL; ends where two differ."""
+    cdef int64_t s, i
+    cdef double first
+    for s in range(m.n_states):
+        first = m.reward[m.pair_ptr[s]] if m.pair_ptr[s] < m.pair_ptr[s + 1] else 0.0
+        for i in range(m.pair_ptr[s] + 1, m.pair_ptr[s + 1]):
+            if m.reward[i] != first:
+                return False
+        if own != NULL:
+            own[s] = first
+    return True
 
 
 cdef int _one_size(int64_t got, int64_t want) except -1:

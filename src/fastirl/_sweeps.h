@@ -30,6 +30,20 @@
 #define SWEEPS_MOST 65536
 /* the width that stands for values which are all 0 */
 #define SWEEPS_SILENT -2
+/* widths from here downwards: rows of at most SWEEPS_RAGGED - width entries */
+#define SWEEPS_RAGGED -8
+
+/* Ask for what stands `bytes` after p, which need not exist: into the innermost cache, or only into the one after it.
+   A sweep reads several long rows of memory at once, more than processors foresee by themselves. */
+#if defined(__GNUC__)
+#define SWEEPS_NEAR(p, bytes) __builtin_prefetch((const void *)((uintptr_t)(p) + (uintptr_t)(bytes)), 0, 3)
+#define SWEEPS_FAR(p, bytes) __builtin_prefetch((const void *)((uintptr_t)(p) + (uintptr_t)(bytes)), 0, 2)
+#else
+#define SWEEPS_NEAR(p, bytes) ((void)(p))
+#define SWEEPS_FAR(p, bytes) ((void)(p))
+#endif
+/* which states ask, where each reads so many bytes: about one a line of 64 bytes */
+#define SWEEPS_EVERY(bytes) ((bytes) <= 8 ? 7 : (bytes) <= 16 ? 3 : (bytes) <= 32 ? 1 : 0)
 
 typedef struct {
     int64_t n_states;
@@ -44,6 +58,11 @@ typedef struct {
     int width;                  /* entries of every pair, 0 where they differ, -1 where each is one entry of weight 1 */
     const float *rough;         /* not NULL: the values less `middle`, used in their place by hard and soft sweeps */
     double middle;
+    int actions;                /* the most pairs of a state */
+    int longest;                /* the most entries of a pair, where most pairs have about as many; else 0 */
+    int some_fixed;             /* 0: no state is fixed */
+    int keep_q;                 /* 1: hard sweeps leave the Q of their pairs in q */
+    const double *own;          /* (n_states) not NULL: the reward of all pairs of a state, where they have the same */
 } sweeps_model;
 
 /* The matrix of a policy, I - gamma P, each row divided by its diagonal.
@@ -97,6 +116,32 @@ typedef struct {
     void (*forth)(const sweeps_system *m, int64_t block, const double *x, const double *t, double *y, double *w,
                   const double *other, double *with_other, double *with_itself);
 } sweeps_kernels;
+
+/* sweeps_mask[n][j]: 1 where j < n */
+static const double sweeps_mask[9][8] = {
+    {0}, {1}, {1, 1}, {1, 1, 1}, {1, 1, 1, 1}, {1, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 1, 1},
+    {1, 1, 1, 1, 1, 1, 1, 1},
+};
+
+/* Whether each of these states has the most pairs that a state has, none is fixed, and the transitions are read as they
+   are: then nothing need be looked up. */
+static int sweeps_alike(const sweeps_model *m, int64_t first, int64_t last)
+{
+    return m->actions > 0 && m->width != SWEEPS_SILENT && !m->rough
+        && m->pair_ptr[last] - m->pair_ptr[first] == m->actions * (last - first)
+        && !(m->some_fixed && memchr(m->fixed + first, 1, (size_t)(last - first)));
+}
+
+/* The width of the loop over states that are alike; ragged rows are read beyond their end, which must not be beyond the
+   arrays'. */
+static int sweeps_width(const sweeps_model *m, int64_t last)
+{
+    const int64_t n_pairs = m->pair_ptr[m->n_states], end = m->pair_ptr[last];
+    const int longest = m->longest > 5 ? 8 : m->longest;
+    if (m->width || longest < 2)
+        return m->width;
+    return m->indptr[end] + longest <= m->indptr[n_pairs] ? SWEEPS_RAGGED - longest : 0;
+}
 
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(_WIN32)
 #define SWEEPS_X86

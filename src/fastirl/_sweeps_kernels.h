@@ -74,14 +74,49 @@ SWEEPS_INLINE SWEEPS_TARGET double SWEEPS_NAME(mean)(const sweeps_model *m, int6
         return 0.0;
     if (width == -1)
         return value[m->indices[pair]];
-    const int64_t start = width ? pair * width : m->indptr[pair];
-    const int64_t size = width ? width : m->indptr[pair + 1] - start;
+    const int64_t start = width > 0 ? pair * width : m->indptr[pair];
     const double *p = m->probability + start;
     const int32_t *c = m->indices + start;
     double sum = 0.0;
+    if (width <= SWEEPS_RAGGED) {
+        /* rows as if all were as long as the longest, without a branch on how long they are: what follows counts for 0 */
+        const double *mask = sweeps_mask[m->indptr[pair + 1] - start];
+        for (int k = 0; k < SWEEPS_RAGGED - width; k++)
+            sum += (p[k] * mask[k]) * value[c[k]];
+        return sum;
+    }
+    const int64_t size = width ? width : m->indptr[pair + 1] - start;
     for (int64_t k = 0; k < size; k++)
         sum += p[k] * value[c[k]];
     return sum;
+}
+
+/* Ask for what states will need some time after s: those from `pair` on, with `actions` pairs of `width` entries each,
+   their rewards, and what else has an entry a state. Long rows come into the innermost cache; of single entries so much is
+   under way at once that only the next one has room for it. */
+SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(ask)(const sweeps_model *m, int64_t s, int64_t pair, const double *reward,
+                                                  const double *other, const int width, const int actions)
+{
+    const int entries = actions * (width > 0 ? width : width == 0 ? 4 : width == -1 ? 1 : SWEEPS_RAGGED - width);
+    if (width == -1) {
+        if (!(s & SWEEPS_EVERY(4 * entries)))
+            SWEEPS_FAR(m->indices + pair, 4096);
+        if (!(s & (m->own ? 7 : SWEEPS_EVERY(8 * actions))))
+            SWEEPS_FAR(reward, m->own ? 2048 : 8192);
+        if (!(s & 7))
+            SWEEPS_FAR(other, 2048);
+        return;
+    }
+    const int64_t k = width > 0 ? pair * width : m->indptr[pair];
+    for (int b = 0; b == 0 || b + 64 <= 8 * entries; b += 64)
+        SWEEPS_NEAR(m->probability + k, 4096 + b);
+    for (int b = 0; b == 0 || b + 64 <= 4 * entries; b += 64)
+        SWEEPS_NEAR(m->indices + k, 2048 + b);
+    if (!(s & SWEEPS_EVERY(8 * actions))) {
+        SWEEPS_NEAR(reward, 1024);
+        if (width <= 0)
+            SWEEPS_NEAR(m->indptr + pair, 1024);
+    }
 }
 
 SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(q_loop)(const sweeps_model *m, int64_t begin, int64_t end,
@@ -140,10 +175,84 @@ SWEEPS_TARGET static void SWEEPS_NAME(q)(const sweeps_model *m, int64_t first, i
 #undef SWEEPS_CALL
 }
 
+/* hard sweep of states that are alike: Q goes through no memory, the count of pairs is known */
+SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(hard_loop)(const sweeps_model *model, int64_t first, int64_t last,
+    const double *SWEEPS_RESTRICT value, double *SWEEPS_RESTRICT out, int32_t *SWEEPS_RESTRICT best, double *least,
+    double *most, const int width, const int actions, const int pick)
+{
+    const sweeps_model here = *model, *m = &here;
+    /* a pair's reward: that of the state where they are the same for all of its pairs */
+    const int64_t begin = m->pair_ptr[first], by_state = m->own ? 1 : actions, by_pair = m->own ? 0 : 1;
+    const double *reward = m->own ? m->own + first : m->reward + begin;
+    const double gamma = m->gamma;
+    double low = INFINITY, high = -INFINITY;
+    for (int64_t s = first; s < last; s++, reward += by_state) {
+        const int64_t pair = begin + (s - first) * actions;
+        double top = -INFINITY;
+        int32_t place = 0;
+        SWEEPS_NAME(ask)(m, s, pair, reward, out + s, width, actions);
+        for (int a = 0; a < actions; a++) {
+            const double q = reward[a * by_pair] + gamma * SWEEPS_NAME(mean)(m, pair + a, value, width);
+            if (pick)
+                place += (a - place) & -(int32_t)(q > top); /* without a branch on which is better */
+            top = q > top ? q : top;
+        }
+        if (pick)
+            best[s] = top == -INFINITY ? -1 : place;
+        const double change = top - value[s];
+        low = change < low ? change : low;
+        high = change > high ? change : high;
+        out[s] = top;
+    }
+    *least = low;
+    *most = high;
+}
+
+/* one loop for each common width and count of pairs; `call` takes both */
+#define SWEEPS_BY_ACTIONS(call, width) \
+    switch (m->actions) { \
+    case 2: call(width, 2); break; \
+    case 3: call(width, 3); break; \
+    case 4: call(width, 4); break; \
+    default: call(width, m->actions); \
+    } \
+    break;
+#define SWEEPS_ALIKE(call) \
+    switch (sweeps_width(m, last)) { \
+    case -1: SWEEPS_BY_ACTIONS(call, -1) \
+    case 2: SWEEPS_BY_ACTIONS(call, 2) \
+    case 3: SWEEPS_BY_ACTIONS(call, 3) \
+    case 4: SWEEPS_BY_ACTIONS(call, 4) \
+    case 5: SWEEPS_BY_ACTIONS(call, 5) \
+    case SWEEPS_RAGGED - 2: SWEEPS_BY_ACTIONS(call, SWEEPS_RAGGED - 2) \
+    case SWEEPS_RAGGED - 3: SWEEPS_BY_ACTIONS(call, SWEEPS_RAGGED - 3) \
+    case SWEEPS_RAGGED - 4: SWEEPS_BY_ACTIONS(call, SWEEPS_RAGGED - 4) \
+    case SWEEPS_RAGGED - 5: SWEEPS_BY_ACTIONS(call, SWEEPS_RAGGED - 5) \
+    case SWEEPS_RAGGED - 8: SWEEPS_BY_ACTIONS(call, SWEEPS_RAGGED - 8) \
+    default: SWEEPS_BY_ACTIONS(call, 0) \
+    }
+
+SWEEPS_TARGET static void SWEEPS_NAME(hard_alike)(const sweeps_model *m, int64_t first, int64_t last,
+                                                  const double *value, double *out, int32_t *best, double *least,
+                                                  double *most)
+{
+#define SWEEPS_CALL(width, actions) \
+    if (best) \
+        SWEEPS_NAME(hard_loop)(m, first, last, value, out, best, least, most, width, actions, 1); \
+    else \
+        SWEEPS_NAME(hard_loop)(m, first, last, value, out, NULL, least, most, width, actions, 0)
+    SWEEPS_ALIKE(SWEEPS_CALL)
+#undef SWEEPS_CALL
+}
+
 SWEEPS_TARGET static void SWEEPS_NAME(hard)(const sweeps_model *m, int64_t first, int64_t last, const double *value,
                                             double *out, int32_t *best, double *q, double *least, double *most)
 {
     const int64_t begin = m->pair_ptr[first];
+    if (!m->keep_q && sweeps_alike(m, first, last)) {
+        SWEEPS_NAME(hard_alike)(m, first, last, value, out, best, least, most);
+        return;
+    }
     double low = INFINITY, high = -INFINITY;
     SWEEPS_NAME(q)(m, first, last, value, q);
     for (int64_t s = first; s < last; s++) {
@@ -173,6 +282,71 @@ SWEEPS_TARGET static void SWEEPS_NAME(hard)(const sweeps_model *m, int64_t first
     *most = high;
 }
 
+/* Q of states that are alike, those of one place after those of another: loops over states then run on vectors */
+SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(q_by_place)(const sweeps_model *model, int64_t first, int64_t last,
+    const double *SWEEPS_RESTRICT value, double *SWEEPS_RESTRICT q, const int width, const int actions)
+{
+    const sweeps_model here = *model, *m = &here;
+    const int64_t begin = m->pair_ptr[first], by_state = m->own ? 1 : actions, by_pair = m->own ? 0 : 1, n = last - first;
+    const double *reward = m->own ? m->own + first : m->reward + begin;
+    const double gamma = m->gamma;
+    for (int64_t s = 0; s < n; s++, reward += by_state) {
+        SWEEPS_NAME(ask)(m, s, begin + s * actions, reward, value + first + s, width, actions);
+        for (int a = 0; a < actions; a++)
+            q[a * n + s] = reward[a * by_pair] + gamma * SWEEPS_NAME(mean)(m, begin + s * actions + a, value, width);
+    }
+}
+
+SWEEPS_TARGET static void SWEEPS_NAME(q_alike)(const sweeps_model *m, int64_t first, int64_t last, const double *value,
+                                               double *q)
+{
+#define SWEEPS_CALL(width, actions) SWEEPS_NAME(q_by_place)(m, first, last, value, q, width, actions)
+    SWEEPS_ALIKE(SWEEPS_CALL)
+#undef SWEEPS_CALL
+}
+
+/* soft sweep of states that are alike, given Q by place */
+SWEEPS_INLINE SWEEPS_TARGET void SWEEPS_NAME(soft_alike)(const sweeps_model *m, int64_t first, int64_t last,
+    const double *SWEEPS_RESTRICT value, double *SWEEPS_RESTRICT out, double *SWEEPS_RESTRICT policy,
+    double *SWEEPS_RESTRICT q, double *least, double *most, const int actions)
+{
+    double top[SWEEPS_BLOCK], sum[SWEEPS_BLOCK];
+    const int64_t n = last - first;
+    const double T = m->temperature, share = 1.0 / T;
+    double low = INFINITY, high = -INFINITY;
+    for (int64_t s = 0; s < n; s++) {
+        double t = q[s];
+        for (int a = 1; a < actions; a++)
+            t = q[a * n + s] > t ? q[a * n + s] : t;
+        t = t > -INFINITY ? t : 0.0;
+        top[s] = t;
+        for (int a = 0; a < actions; a++)
+            q[a * n + s] = (q[a * n + s] - t) * share;
+    }
+    SWEEPS_NAME(exp_all)(n * actions, q);
+    for (int64_t s = 0; s < n; s++) {
+        double total = 0.0;
+        for (int a = 0; a < actions; a++)
+            total += q[a * n + s];
+        sum[s] = total > 0.0 ? total : 1.0;
+    }
+    if (policy)
+        for (int64_t s = 0; s < n; s++) {
+            const double weight = 1.0 / sum[s];
+            for (int a = 0; a < actions; a++)
+                policy[s * actions + a] = q[a * n + s] * weight;
+        }
+    SWEEPS_NAME(log_all)(n, sum);
+    for (int64_t s = 0; s < n; s++) {
+        const double v = top[s] + T * sum[s], change = v - value[first + s];
+        low = change < low ? change : low;
+        high = change > high ? change : high;
+        out[first + s] = v;
+    }
+    *least = low;
+    *most = high;
+}
+
 SWEEPS_TARGET static void SWEEPS_NAME(soft)(const sweeps_model *m, int64_t first, int64_t last, const double *value,
                                             double *out, double *policy, double *q, double *least, double *most)
 {
@@ -180,6 +354,19 @@ SWEEPS_TARGET static void SWEEPS_NAME(soft)(const sweeps_model *m, int64_t first
     const int64_t begin = m->pair_ptr[first];
     const double T = m->temperature, share = 1.0 / T;
     double low = INFINITY, high = -INFINITY;
+    if (sweeps_alike(m, first, last)) {
+        SWEEPS_NAME(q_alike)(m, first, last, value, q);
+#define SWEEPS_CALL(actions) \
+        SWEEPS_NAME(soft_alike)(m, first, last, value, out, policy ? policy + begin : NULL, q, least, most, actions); \
+        return
+        switch (m->actions) {
+        case 2: SWEEPS_CALL(2);
+        case 3: SWEEPS_CALL(3);
+        case 4: SWEEPS_CALL(4);
+        default: SWEEPS_CALL(m->actions);
+        }
+#undef SWEEPS_CALL
+    }
     SWEEPS_NAME(q)(m, first, last, value, q);
     for (int64_t s = first; s < last; s++) {
         const int64_t a = m->pair_ptr[s] - begin, b = m->pair_ptr[s + 1] - begin;
@@ -351,5 +538,7 @@ static const sweeps_kernels SWEEPS_NAME(kernels) = {
 };
 
 #undef SWEEPS_BY_WIDTH
+#undef SWEEPS_BY_ACTIONS
+#undef SWEEPS_ALIKE
 #undef SWEEPS_TARGET
 #undef SWEEPS_NAME

@@ -63,12 +63,13 @@ class Problem:
         mdp = self.mdp
         self.dead = dead
         fixed = mdp.terminal | dead
+        width, longest, choices = _facts(mdp)
         self.fixed = np.ascontiguousarray(fixed if self.idle is None else fixed | self.idle).view(np.uint8)
         self.free = self.fixed == 0
         self.any_free = bool(self.free.any())
         self.model = _planning.Model(
             mdp.pair_ptr, mdp.indptr, mdp.indices, mdp.probability, self.reward, self.fixed, mdp.discount,
-            self.temperature if self.kind == "soft" else 1.0, _facts(mdp)[0],
+            self.temperature if self.kind == "soft" else 1.0, width, longest=longest, actions=choices,
         )
         self._set_constants()
 
