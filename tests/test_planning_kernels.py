@@ -169,6 +169,12 @@ CASES = {
     "three blocks": lambda: random_case(2 * BLOCK + 188, seed=16, fixed=0.1, forbidden=0.2, reach=9),
     "a block of fixed states": lambda: from_rows(
         BLOCK + 3, [0] * BLOCK + [1] * 3, [{0: 0.5, BLOCK: 0.5}] * 3, [1.0, 2.0, 3.0], range(BLOCK), width=2),
+    "discount 0": lambda: random_case(seed=17, discount=0.0),
+    "discount 1": lambda: random_case(seed=18, discount=1.0, fixed=0.1),
+    **{f"MDP: {name}": (lambda build=build: from_problem(build())) for name, build in small.ZOO.items()},
+}
+# states with as many actions each, for what only sweeps: large
+ALIKE = {
     **{f"alike: {a} actions, rows of {w}": (lambda a=a, w=w: alike(a, w)) for a, w in (
         (4, -1), (3, 1), (2, 2), (5, 3), (4, 4), (4, 5), (6, 6), (3, 0), (2, (1, 2)), (4, (2, 3)), (1, (3, 4)), (4, (4, 5)),
         (3, (6, 7, 8)))},
@@ -177,16 +183,14 @@ CASES = {
     "alike: forbidden pairs": lambda: alike(4, 3, forbidden=0.5),
     "alike, one fixed in the first block": lambda: with_fixed(alike(4, (4, 5)), 7),
     "alike, one fixed in the second block": lambda: with_fixed(by_state(alike(2, -1)), BLOCK + 3),
-    "discount 0": lambda: random_case(seed=17, discount=0.0),
-    "discount 1": lambda: random_case(seed=18, discount=1.0, fixed=0.1),
-    **{f"MDP: {name}": (lambda build=build: from_problem(build())) for name, build in small.ZOO.items()},
 }
 cases = pytest.mark.parametrize("name", CASES)
+swept = pytest.mark.parametrize("name", [*CASES, *ALIKE])
 
 
 @cache
 def take(name):
-    return CASES[name]()
+    return {**CASES, **ALIKE}[name]()
 
 
 def some_values(case, seed=0):
@@ -247,7 +251,7 @@ def assert_change(case, change, out, value):
 # --- sweeps -----------------------------------------------------------------------------------------------------------
 
 
-@cases
+@swept
 def test_q_equals_its_twin(name, bits):
     case, q = take(name), np.full(take(name).n_pairs, np.nan)
     value = some_values(case)
@@ -255,7 +259,7 @@ def test_q_equals_its_twin(name, bits):
     assert_close(q, ref.q_values(case, case.reward, value))
 
 
-@cases
+@swept
 def test_hard_sweeps_equal_their_twin(name, bits):
     case, value = take(name), some_values(take(name))
     out, best, q = np.full(case.n_states, np.nan), np.full(case.n_states, 99, np.int32), np.empty(case.n_pairs)
@@ -273,7 +277,7 @@ def test_hard_sweeps_equal_their_twin(name, bits):
     assert again.tobytes() == out.tobytes()
 
 
-@cases
+@swept
 @pytest.mark.parametrize("temperature", (0.01, 1.0, 30.0))
 def test_soft_sweeps_equal_their_twin(name, temperature, bits):
     case, value = take(name), some_values(take(name))
@@ -291,7 +295,7 @@ def test_soft_sweeps_equal_their_twin(name, temperature, bits):
     assert again.tobytes() == out.tobytes()
 
 
-@cases
+@swept
 def test_expectations_equal_their_twin(name, bits):
     case, value, policy = take(name), some_values(take(name)), some_policy(take(name))
     out = np.full(case.n_states, np.nan)
@@ -471,6 +475,14 @@ except ValueError:
 
 # arrays too long rather than too short: a missing check is then no access out of bounds
 N, PAIRS = 6, 13
+
+
+def forward(m, **changed):
+    fitting = {"policy": np.zeros((1, PAIRS)), "stays": np.zeros(N, np.uint8), "ptr": np.zeros(N + 1, np.int64),
+               "source": np.zeros(0, np.int32), "share": np.zeros(0), "state": np.zeros((3, N)), "pair": np.zeros(PAIRS)}
+    _planning.forward(m, *{**fitting, **changed}.values())
+
+
 LONG = {
     "q, value": lambda m, s: m.q(np.zeros(N + 1), np.zeros(PAIRS)),
     "q, q": lambda m, s: m.q(np.zeros(N), np.zeros(PAIRS + 1)),
@@ -501,6 +513,20 @@ LONG = {
     "push, here": lambda m, s: _planning.push(m, np.zeros(PAIRS), np.zeros(N + 1), np.zeros(PAIRS), np.zeros(N)),
     "push, pair": lambda m, s: _planning.push(m, np.zeros(PAIRS), np.zeros(N), np.zeros(PAIRS + 1), np.zeros(N)),
     "push, there": lambda m, s: _planning.push(m, np.zeros(PAIRS), np.zeros(N), np.zeros(PAIRS), np.zeros(N + 1)),
+    "backward, value": lambda m, s: m.backward(np.zeros((3, N + 1)), None, 0, 2, True, np.zeros((2, 3))),
+    "backward, policy": lambda m, s: m.backward(np.zeros((3, N)), np.zeros((2, PAIRS + 1)), 0, 2, True, np.zeros((2, 3))),
+    "backward, policies": lambda m, s: m.backward(np.zeros((3, N)), np.zeros((3, PAIRS)), 0, 2, True, np.zeros((2, 3))),
+    "backward, steps": lambda m, s: m.backward(np.zeros((3, N)), None, 0, 3, True, np.zeros((3, 3))),
+    "backward, found": lambda m, s: m.backward(np.zeros((3, N)), None, 0, 2, True, np.zeros((1, 3))),
+    "forward, policy": lambda m, s: forward(m, policy=np.zeros((1, PAIRS + 1))),
+    "forward, policies": lambda m, s: forward(m, policy=np.zeros((3, PAIRS))),
+    "forward, stays": lambda m, s: forward(m, stays=np.zeros(N + 1, np.uint8)),
+    "forward, ptr": lambda m, s: forward(m, ptr=np.zeros(N, np.int64)),
+    "forward, source": lambda m, s: forward(m, source=np.zeros(1, np.int32)),
+    "forward, share": lambda m, s: forward(m, share=np.zeros(1)),
+    "forward, state": lambda m, s: forward(m, state=np.zeros((3, N - 1))),
+    "forward, pair": lambda m, s: forward(m, pair=np.zeros(PAIRS + 1)),
+    "policy extremes": lambda m, s: _planning.policy_extremes(m.arrays[0], np.zeros((2, PAIRS + 1))),
     "set_pattern, slot": lambda m, s: s.set_pattern(m, np.zeros(2 * PAIRS + 1, np.uint16)),
     "set_pattern, model": lambda m, s: s.set_pattern(wide(), np.zeros(2 * PAIRS + 2, np.uint16)),
     "set_merged, slot": lambda m, s: s.set_merged(m, np.zeros(2 * PAIRS + 1, np.uint16), np.zeros(PAIRS)),
@@ -798,14 +824,6 @@ MATRICES = {
     "banded": lambda: random_case(80, (4,), 5, seed=28, reach=4),
     "small probabilities": lambda: from_rows(3, [1] * 3, [{0: 0.5, 1: 1e-30, 2: 0.5}] * 3),
     "discount 1, ends": lambda: random_case(40, seed=29, discount=1.0, fixed=0.15),
-    **{f"alike: {a} actions, rows of {w}": (lambda a=a, w=w: alike(a, w)) for a, w in (
-        (4, -1), (3, 1), (2, 2), (5, 3), (4, 4), (4, 5), (6, 6), (3, 0), (2, (1, 2)), (4, (2, 3)), (1, (3, 4)), (4, (4, 5)),
-        (3, (6, 7, 8)))},
-    "alike: rewards of states": lambda: by_state(alike(4, (4, 5))),
-    "alike: rewards of states, deterministic": lambda: by_state(alike(4, -1)),
-    "alike: forbidden pairs": lambda: alike(4, 3, forbidden=0.5),
-    "alike, one fixed in the first block": lambda: with_fixed(alike(4, (4, 5)), 7),
-    "alike, one fixed in the second block": lambda: with_fixed(by_state(alike(2, -1)), BLOCK + 3),
     "discount 0": lambda: random_case(40, seed=30, discount=0.0),
 }
 matrices = pytest.mark.parametrize("name", MATRICES)
@@ -1275,6 +1293,69 @@ def test_a_silent_sweep_is_that_of_values_that_are_0(name, bits):
 
 
 # --- visitation, mass ------------------------------------------------------------------------------------
+
+
+@swept
+@pytest.mark.parametrize("n_threads", (1, 3))
+def test_steps_forward_are_steps_one_by_one(name, n_threads):
+    case = take(name)
+    policy = np.array([some_policy(case, seed) for seed in range(3)]).reshape(3, case.n_pairs)
+    state, pair, stays = np.full((4, case.n_states), np.nan), np.full(case.n_pairs, np.nan), case.fixed
+    state[0] = np.random.default_rng(4).exponential(size=case.n_states)
+    if not case.indices.size:
+        return
+    by_next = case.transitions.tocsc()
+    columns = by_next.indptr.astype(np.int64), by_next.indices.astype(np.int32), by_next.data
+    for given in (policy, policy[:1]):
+        _planning.forward(model(case), given, stays, *columns, state, pair, n_threads)
+        here, total = state[0].copy(), np.zeros(case.n_pairs)
+        for t in range(3):
+            now = here[case.pair_state] * given[min(t, len(given) - 1)]
+            total += now
+            here = ref.tensor(case).T @ now + here * stays
+            assert_close(state[t + 1], here)
+        assert_close(pair, total)
+
+
+@swept
+@pytest.mark.parametrize("soft", (False, True))
+def test_steps_backward_are_sweeps_one_by_one(name, soft):
+    case, n_steps = take(name), 3
+    value, policy, found = np.full((4, case.n_states), np.nan), np.full((3, case.n_pairs), np.nan), np.full((3, 3), np.nan)
+    value[3] = some_values(case)
+    m, expected, choice = model(case), value.copy(), np.empty(case.n_pairs)
+    m.backward(value, policy if soft else None, 1, n_steps, soft, found, 2)
+    m.backward(value, policy if soft else None, 0, 1, soft, found)
+    for t in (2, 1, 0):
+        change = (m.soft(expected[t + 1], expected[t], choice) if soft else m.hard(expected[t + 1], expected[t]))
+        assert found[t].tolist() == [*change, np.abs(expected[t + 1]).max()]
+        if soft:
+            np.testing.assert_array_equal(policy[t], choice)
+    np.testing.assert_array_equal(value, expected)
+
+
+def test_steps_backward_end_where_values_overflow():
+    case = from_rows(3, [1, 1, 1], [{0: 1.0}, {1: 1.0}, {2: 1.0}], [1e308, 0.0, 1.0], discount=1.0)
+    value, found = np.zeros((6, 3)), np.full((5, 3), np.nan)
+    model(case).backward(value, None, 0, 5, False, found)
+    assert np.isfinite(found[4]).all() and np.isinf(found[3, 1]) and np.isnan(found[:3]).all()
+
+
+@swept
+def test_the_extremes_of_policies_are_the_least_entry_and_the_sum_furthest_off_1(name):
+    case = take(name)
+    policy = np.array([some_policy(case, seed) for seed in range(2)]).reshape(2, case.n_pairs)
+    policy[1] *= 1.25
+    some = np.diff(case.pair_ptr) > 0
+    least, off = _planning.policy_extremes(case.pair_ptr, policy)
+    sums = np.array([ref.state_sum(case, row) for row in policy])[:, some]
+    assert least == 0.0
+    np.testing.assert_allclose(off, np.abs(sums - 1.0).max(initial=0.0), rtol=1e-14)
+    if case.n_pairs:
+        policy[0, -1] = -0.5
+        assert _planning.policy_extremes(case.pair_ptr, policy)[0] == -0.5
+        policy[0, -1] = np.nan
+        assert _planning.policy_extremes(case.pair_ptr, policy)[1] == np.inf
 
 
 @cases

@@ -200,6 +200,44 @@ cdef class Model:
                              &q[c * room], &low[0], &high[0])
         return _extremes(low, high)
 
+    def backward(self, double[:, ::1] value, double[:, ::1] policy, int64_t first, int64_t last, bint soft,
+                 double[:, ::1] found, int n_threads=1):
+        """value[t] from value[t + 1] for t = last - 1 ... first, and policy[t] where `policy` is not None: soft, or hard.
+
+        found[t] gets the least and the greatest change, and the size of value[t + 1]. It ends where values overflow.
+        """
+        cdef int64_t n = self.n_states, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK, t
+        cdef int64_t chunks = min(_threads(n_threads), blocks), per = (blocks + chunks - 1) // chunks if chunks else 0, c
+        cdef int64_t room = self.room
+        cdef double[::1] low = np.empty(blocks), high = np.empty(blocks), q = np.empty(room * chunks)
+        cdef double* share = NULL
+        cdef int threads = _threads(n_threads)
+        cdef double least, most
+        _one_size(value.shape[1], n)
+        _one_size(found.shape[1], 3)
+        if first < 0 or last >= value.shape[0] or last > found.shape[0]:
+            raise ValueError("steps lie outside of the arrays")
+        if policy is not None:
+            _one_size(policy.shape[1], self.n_pairs)
+            _one_size(policy.shape[0], value.shape[0] - 1)
+        for t in range(last - 1, first - 1, -1):
+            PyErr_CheckSignals()
+            if policy is not None and self.n_pairs:
+                share = &policy[t, 0]
+            with nogil:
+                for c in prange(chunks, num_threads=threads, schedule="static"):
+                    if soft:
+                        _soft_blocks(&self.m, self.kernels, c * per, min((c + 1) * per, blocks), &value[t + 1, 0],
+                                     &value[t, 0], share, &q[c * room], &low[0], &high[0])
+                    else:
+                        _hard_blocks(&self.m, self.kernels, c * per, min((c + 1) * per, blocks), &value[t + 1, 0],
+                                     &value[t, 0], NULL, &q[c * room], NULL, &low[0], &high[0])
+                found[t, 2] = _size(n, &value[t + 1, 0])
+            least, most = _extremes(low, high)
+            found[t, 0], found[t, 1] = least, most
+            if n and not (most - least < INFINITY or least > most):
+                return
+
     def expected(self, const double[::1] policy, const double[::1] value, double[::1] out, int n_threads=1):
         """out = sum_a pi Q under `value`; (least, most) change."""
         _sizes(self, value, out)
@@ -469,6 +507,18 @@ cdef int _sizes(Model model, const double[::1] value, double[::1] out) except -1
     _one_size(out.shape[0], model.n_states)
     _apart(value, out)
     return 0
+
+
+cdef double _size(int64_t n, const double* x) noexcept nogil:
+    """The largest |x|, by four maxima that do not wait for each other."""
+    cdef double a = 0.0, b = 0.0, c = 0.0, d = 0.0
+    cdef int64_t i
+    for i in range(0, n - 3, 4):
+        a, b = max(a, fabs(x[i])), max(b, fabs(x[i + 1]))
+        c, d = max(c, fabs(x[i + 2])), max(d, fabs(x[i + 3]))
+    for i in range(n - n % 4, n):
+        a = max(a, fabs(x[i]))
+    return max(max(a, b), max(c, d))
 
 
 cdef tuple _extremes(double[::1] low, double[::1] high):
@@ -1385,6 +1435,78 @@ def push(Model model, const double[::1] policy, const double[::1] here, double[:
                 if mass != 0.0:
                     for k in range(m.indptr[i], m.indptr[i + 1]):
                         there[m.indices[k]] += mass * m.probability[k]
+
+
+def forward(Model model, const double[:, ::1] policy, const uint8_t[::1] stays, const int64_t[::1] ptr,
+            const int32_t[::1] source, const double[::1] share, double[:, ::1] state, double[::1] pair, int n_threads=1):
+    """All steps from state[0] on: state[t + 1] = P' (state[t] pi_t), and `pair`, the choices summed over time.
+
+    `ptr`, `source` and `share` are P by columns: the pairs that lead to a state. `policy` has one row, or one a step. Mass in
+    a state that `stays` is carried over. It gathers, so any number of threads does the same.
+    """
+    cdef int64_t n = model.n_states, steps = state.shape[0] - 1, t, b, blocks = (n + SWEEPS_BLOCK - 1) // SWEEPS_BLOCK
+    cdef const sweeps_model* m = &model.m
+    cdef const double* pi
+    cdef double[::1] mass = np.empty(model.n_pairs + 1)
+    _one_size(state.shape[1], n)
+    _one_size(stays.shape[0], n)
+    _one_size(ptr.shape[0], n + 1)
+    _one_size(policy.shape[1], model.n_pairs)
+    _one_size(pair.shape[0], model.n_pairs)
+    if policy.shape[0] != 1 and policy.shape[0] != steps or source.shape[0] != ptr[n] or share.shape[0] != ptr[n]:
+        raise ValueError("arrays of a recursion do not fit each other")
+    n_threads = _threads(n_threads)
+    pair[:] = 0.0
+    for t in range(steps):
+        PyErr_CheckSignals()
+        pi = &policy[t if policy.shape[0] > 1 else 0, 0] if model.n_pairs else NULL
+        with nogil:
+            for b in prange(blocks, num_threads=n_threads, schedule="static"):
+                _spread(m, b * SWEEPS_BLOCK, min((b + 1) * SWEEPS_BLOCK, n), pi, &state[t, 0], &mass[0], &pair[0])
+            for b in prange(blocks, num_threads=n_threads, schedule="static"):
+                _gather(b * SWEEPS_BLOCK, min((b + 1) * SWEEPS_BLOCK, n), &stays[0], &ptr[0], &source[0], &share[0],
+                        &mass[0], &state[t, 0], &state[t + 1, 0])
+
+
+cdef void _spread(const sweeps_model* m, int64_t first, int64_t last, const double* policy, const double* here, double* mass,
+                  double* pair) noexcept nogil:
+    cdef int64_t s, i
+    for s in range(first, last):
+        for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
+            mass[i] = here[s] * policy[i]
+            pair[i] += mass[i]
+
+
+cdef void _gather(int64_t first, int64_t last, const uint8_t* stays, const int64_t* ptr, const int32_t* source,
+                  const double* share, const double* mass, const double* here, double* there) noexcept nogil:
+    cdef int64_t s, k
+    cdef double total
+    for s in range(first, last):
+        total = here[s] if stays[s] else 0.0
+        for k in range(ptr[s], ptr[s + 1]):
+            total += share[k] * mass[source[k]]
+        there[s] = total
+
+
+def policy_extremes(const int64_t[::1] pair_ptr, const double[:, ::1] policy):
+    """(the least entry, the most that a state's sum is off 1) of policies, one a row; inf where something is not a number."""
+    cdef int64_t t, s, i, n = pair_ptr.shape[0] - 1
+    cdef double least = 0.0, most = 0.0, total, off
+    cdef bint bad = False
+    _one_size(policy.shape[1], pair_ptr[n])
+    with nogil:
+        for t in range(policy.shape[0] if policy.shape[1] else 0):
+            for s in range(n):
+                if pair_ptr[s] == pair_ptr[s + 1]:
+                    continue
+                total = 0.0
+                for i in range(pair_ptr[s], pair_ptr[s + 1]):
+                    total += policy[t, i]
+                    least = min(least, policy[t, i])
+                off = fabs(total - 1.0)
+                most = max(most, off)
+                bad |= not off <= most
+    return least, INFINITY if bad else most
 
 
 def sample_steps(const int64_t[::1] pair_ptr, const double[::1] policy, const int64_t[::1] indptr, const int32_t[::1] indices,

@@ -28,6 +28,7 @@ HARD_METHODS = ("auto", "jacobi", "gauss_seidel", "modified_policy_iteration", "
 SOFT_METHODS = ("auto", "jacobi", "gauss_seidel", "newton")
 
 _U = 2.0**-53
+_TURNED = 8  # steps from which the tensor by columns pays for itself
 _KEPT = 2**24  # entries of time-varying policies that are kept, not computed again
 
 
@@ -279,25 +280,34 @@ def _finite(problems, tol, final, progress, horizon=None):
     horizon = len(problems) if horizon is None else horizon
     mdp = problems[0].mdp
     tell = progress_of(progress)
-    value = np.zeros((horizon + 1, mdp.n_states))
-    if final is not None:
-        value[-1] = np.where(mdp.terminal, 0.0, final)
+    value = np.empty((horizon + 1, mdp.n_states))
+    value[-1] = 0.0 if final is None else np.where(mdp.terminal, 0.0, final)
     bound, residual = 0.0, 0.0
     # the soft policy falls out of the sweep: kept where it is small
     policies = None
     if problems[0].soft and horizon * mdp.n_pairs <= _KEPT:
         policies = np.empty((horizon, mdp.n_pairs))
     forbids = _forbidding(problems)
+    # all steps in one call, or one each where somebody looks on
+    alike = problems[0].kind != "policy" and not any(forbids) and all(item is problems[0] for item in problems)
+    changes = np.empty((horizon, 3)) if alike else None
     for t in range(horizon - 1, -1, -1):
         problem, later = problems[t], value[t + 1]
-        if forbids[t] or t + 1 < horizon and forbids[t + 1]:
-            problem, later = problem.before(np.isneginf(later)), _in_play(later)
-        least, most = problem.sweep(later, value[t], None if policies is None else policies[t])
+        if alike:
+            if tell is not None or t == horizon - 1:
+                problem.model.backward(value, policies, 0 if tell is None else t, t + 1, problem.soft, changes,
+                                       problem.n_threads)
+            least, most, size = changes[t].tolist()
+        else:
+            if forbids[t] or t + 1 < horizon and forbids[t + 1]:
+                problem, later = problem.before(np.isneginf(later)), _in_play(later)
+            least, most = problem.sweep(later, value[t], None if policies is None else policies[t])
+            size = max(later.max(initial=0.0), -later.min(initial=0.0))
         residual = max(abs(least), abs(most)) if problem.any_free else 0.0
         if not residual < math.inf:
             raise InvalidInputError(f"values must not overflow double precision: at time {t} they do; scale the rewards "
                                     "down")
-        bound = problem.rounding(max(later.max(initial=0.0), -later.min(initial=0.0))) + problem.beta_most * bound
+        bound = problem.rounding(size) + problem.beta_most * bound
         if forbids[t]:
             value[t, problem.dead] = -np.inf
         if tell is not None:
@@ -319,25 +329,24 @@ def _forbidding(problems):
 
 
 def _policies(mdp, policy, horizon):
-    """Policies by time, or a single one; (horizon, n_pairs) is taken only with a horizon."""
+    """(horizon, n_pairs) policies by time, which are taken only with a horizon, or (1, n_pairs) a single one."""
     given = None if policy is None else np.asarray(policy)
     if horizon is not None:
         whole_number("horizon", horizon, lower=0)
         if given is not None and given.shape == (horizon, mdp.n_pairs) and given.ndim == 2 and horizon > 0 \
                 and given.shape != (mdp.n_states, mdp.n_actions):
             return _normal_rows(mdp, given)
-    return [_normal(mdp, policy)]
+    return _normal(mdp, policy)[None]
 
 
 def _normal_rows(mdp, given):
     """Policies by time; looked at all at once, and one by one only where something is wrong or off by rounding."""
     given = np.ascontiguousarray(given, dtype=float) if given.dtype.kind in "fiu" else given
     if given.dtype == float and given.size and mdp.n_pairs:
-        starts = mdp.pair_ptr[:-1][np.diff(mdp.pair_ptr) > 0]
-        sums = np.add.reduceat(given, starts, axis=1)
-        if given.min() >= 0 and np.abs(sums - 1.0).max() <= 4 * _U:
-            return list(given)
-    return [_normal(mdp, row) for row in given]
+        least, off = _planning.policy_extremes(mdp.pair_ptr, given)
+        if least >= 0 and off <= 4 * _U:
+            return given
+    return np.array([_normal(mdp, row) for row in given])
 
 
 def _normal(mdp, policy):
@@ -421,18 +430,24 @@ def start_distribution(mdp, given):
 
 def _by_time(problem, policies, start, horizon, tol):
     mdp = problem.mdp
-    states, pairs = np.zeros((horizon + 1, mdp.n_states)), np.zeros((horizon, mdp.n_pairs))
+    states, pair = np.empty((horizon + 1, mdp.n_states)), np.zeros(mdp.n_pairs)
     states[0] = start
-    for t in range(horizon):
-        _planning.push(problem.model, policies[min(t, len(policies) - 1)], states[t], pairs[t], states[t + 1])
-        states[t + 1][mdp.terminal] += states[t][mdp.terminal]
+    if horizon >= _TURNED and mdp.nnz:
+        by_next = mdp.transitions.tocsc()
+        _planning.forward(problem.model, policies, mdp.terminal.view(np.uint8), by_next.indptr.astype(np.int64),
+                          by_next.indices.astype(np.int32, copy=False), by_next.data, states, pair, problem.n_threads)
+    else:
+        now = np.empty(mdp.n_pairs)
+        for t in range(horizon):
+            _planning.push(problem.model, policies[min(t, len(policies) - 1)], states[t], now, states[t + 1])
+            states[t + 1][mdp.terminal] += states[t][mdp.terminal]
+            pair += now
     visits = states[:horizon].sum(axis=0)
     visits[mdp.terminal] = states[max(horizon - 1, 0)][mdp.terminal]
     # each step adds the rounding of its products and sums: relative, for nothing is subtracted
     bound = float(horizon * (horizon + 1) / 2 * (most_entering(mdp) + problem.choices + 8) * 4 * _U)
     met = tol is None or bound <= tol * max(horizon, 1)
-    return VisitationResult(visits, pairs.sum(axis=0), bound, met, horizon, horizon, states,
-                            pairs)
+    return VisitationResult(visits, pair, bound, met, horizon, horizon, states, (policies, mdp.pair_state))
 
 
 def _visits(problem, start, tol):

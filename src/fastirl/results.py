@@ -221,6 +221,10 @@ class VisitationResult:
         Mass stays in a terminal state once it is there.
     pair_by_time : (horizon, n_pairs), or None
     average : (n_states,) state / horizon, or None
+
+    Notes
+    -----
+    `pair_by_time` is computed from `state_by_time` and the policies that were given when it is first asked for.
     """
 
     state: np.ndarray
@@ -230,7 +234,15 @@ class VisitationResult:
     n_iter: int
     horizon: object = None
     state_by_time: object = None
-    pair_by_time: object = None
+    source: object = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def pair_by_time(self):
+        """(horizon, n_pairs) expected choices of each pair at each time, or None."""
+        if self.source is None:
+            return None
+        policies, pair_state = self.source
+        return self.state_by_time[:-1, pair_state] * policies
 
     @property
     def average(self):
