@@ -175,6 +175,21 @@ def test_finite_horizons_are_ziebart_s_forward_recursion(name, horizon):
         assert np.abs(found.state - state[:-1].sum(axis=0))[acting].sum() <= found.error_bound + horizon * rounding
 
 
+def test_pairs_by_time_are_those_of_the_policies_that_were_given():
+    """They are computed when they are asked for: what is changed meanwhile does not count, or cannot be changed."""
+    mdp, _, start = case(small.random_dense())
+    given = np.stack([small.some_policy(mdp, t) for t in range(9)])
+    before = fi.visitation_frequencies(mdp, given, start, 9).pair_by_time
+    found = fi.visitation_frequencies(mdp, given, start, 9)
+    given[:] = 0.0
+    np.testing.assert_array_equal(found.pair_by_time, before)
+    plan = fi.soft_value_iteration(mdp, np.zeros(mdp.n_pairs), "pair", horizon=9)
+    found = fi.visitation_frequencies(mdp, plan.policy, start, 9)
+    for array in (plan.policy, found.state_by_time):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0.0
+
+
 def staying(mdp, arrivals):
     """Where the mass is at each time: what has arrived in a terminal state stays there."""
     return np.where(mdp.terminal, np.cumsum(arrivals, axis=0), arrivals)

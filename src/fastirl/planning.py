@@ -312,6 +312,8 @@ def _finite(problems, tol, final, progress, horizon=None):
             value[t, problem.dead] = -np.inf
         if tell is not None:
             tell(horizon - t, bound)
+    if policies is not None:
+        policies.flags.writeable = False
     result = PlanningResult(
         value=value, error_bound=bound, residual=residual, n_iter=horizon, converged=bool(bound <= tol),
         method="backward_induction", tol=tol, attainable=bound,
@@ -447,7 +449,8 @@ def _by_time(problem, policies, start, horizon, tol):
     # each step adds the rounding of its products and sums: relative, for nothing is subtracted
     bound = float(horizon * (horizon + 1) / 2 * (most_entering(mdp) + problem.choices + 8) * 4 * _U)
     met = tol is None or bound <= tol * max(horizon, 1)
-    return VisitationResult(visits, pair, bound, met, horizon, horizon, states, (policies, mdp.pair_state))
+    kept = policies.copy() if policies.flags.writeable else policies  # pairs by time are computed when they are asked for
+    return VisitationResult(visits, pair, bound, met, horizon, horizon, states, (kept, mdp.pair_state))
 
 
 def _visits(problem, start, tol):

@@ -168,7 +168,8 @@ class PlanningResult:
 
     Notes
     -----
-    `policy` and `q` are computed from `value` when they are first asked for, which is why `value` is read-only.
+    `policy` and `q` are computed from `value` when they are first asked for, which is why `value` is read-only; so are the
+    soft policies of a finite horizon, which visits are computed from.
     """
 
     value: np.ndarray
@@ -224,7 +225,7 @@ class VisitationResult:
 
     Notes
     -----
-    `pair_by_time` is computed from `state_by_time` and the policies that were given when it is first asked for.
+    `pair_by_time` is computed from `state_by_time` when it is first asked for, which is why that is read-only.
     """
 
     state: np.ndarray
@@ -235,6 +236,10 @@ class VisitationResult:
     horizon: object = None
     state_by_time: object = None
     source: object = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self):
+        if self.state_by_time is not None:
+            self.state_by_time.flags.writeable = False  # `pair_by_time` is read off it later
 
     @cached_property
     def pair_by_time(self):
