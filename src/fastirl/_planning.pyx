@@ -1471,21 +1471,28 @@ def forward(Model model, const double[:, ::1] policy, const uint8_t[::1] stays, 
 cdef void _spread(const sweeps_model* m, int64_t first, int64_t last, const double* policy, const double* here, double* mass,
                   double* pair) noexcept nogil:
     cdef int64_t s, i
+    cdef double x
     for s in range(first, last):
+        x = here[s]
         for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
-            mass[i] = here[s] * policy[i]
-            pair[i] += mass[i]
+            mass[i] = x * policy[i]
+    for i in range(m.pair_ptr[first], m.pair_ptr[last]):
+        pair[i] += mass[i]
 
 
 cdef void _gather(int64_t first, int64_t last, const uint8_t* stays, const int64_t* ptr, const int32_t* source,
                   const double* share, const double* mass, const double* here, double* there) noexcept nogil:
-    cdef int64_t s, k
-    cdef double total
+    cdef int64_t s, k, end
+    cdef double total, other
     for s in range(first, last):
-        total = here[s] if stays[s] else 0.0
-        for k in range(ptr[s], ptr[s + 1]):
+        total, other, k, end = here[s] if stays[s] else 0.0, 0.0, ptr[s], ptr[s + 1]
+        while k + 1 < end:  # two sums that do not wait for each other
             total += share[k] * mass[source[k]]
-        there[s] = total
+            other += share[k + 1] * mass[source[k + 1]]
+            k += 2
+        if k < end:
+            total += share[k] * mass[source[k]]
+        there[s] = total + other
 
 
 def policy_extremes(const int64_t[::1] pair_ptr, const double[:, ::1] policy):
