@@ -638,6 +638,21 @@ def test_results_can_be_copied_and_pickled_and_are_read_only():
             found.value[:] = 0.0
 
 
+@pytest.mark.parametrize("times", (0.0, 10.0))
+def test_the_check_at_discount_1_refuses_steps_that_are_none(times, monkeypatch):
+    # in a corridor of 40 steps w = 1 makes neither U nor L of values too high (0) or too low (10 V)
+    def wrong(steps, run, size):
+        steps.weight, steps.worst, steps.found_at = np.where(run.problem.free, 1.0, 0.0), 1.0, run.n_iter
+        return True
+
+    monkeypatch.setattr(_value_solver._Steps, "_find_weight", wrong)
+    problem = named_chain([[]] + [[-1]] * 40, [[]] + [[k] for k in range(40)], [0])
+    exact = -np.arange(41.0)
+    with pytest.warns(ConvergenceWarning):
+        found = solve("hard", problem, "jacobi", tol=1e3, initial_value=times * exact, max_iter=1)
+    assert found.error_bound == np.inf and small.distance(found.value, exact) > 0
+
+
 # --- finite horizons
 
 

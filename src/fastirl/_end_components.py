@@ -33,7 +33,8 @@ class _Pattern:
         """Pairs that may lead into these states, some more than once."""
         if self._into is None:
             n = 1 + int(max(self.head.max(initial=-1), states.max(initial=-1)))
-            self._into = np.concatenate([[0], np.cumsum(np.bincount(self.head, minlength=n))]), np.argsort(self.head, kind="stable")
+            counts = np.bincount(self.head, minlength=n)
+            self._into = np.concatenate([[0], np.cumsum(counts)]), np.argsort(self.head, kind="stable")
         ptr, order = self._into
         states = states[states < ptr.size - 1]
         first, size = ptr[states], ptr[states + 1] - ptr[states]

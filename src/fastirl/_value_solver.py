@@ -1071,5 +1071,6 @@ def progress_of(progress):
     if callable(progress):
         return progress
     if progress is not True:
-        raise InvalidInputError(f"`progress` must be a callable of (sweep, bound), True or None: got {progress!r}; pass one of these")
+        raise InvalidInputError(f"`progress` must be a callable of (sweep, bound), True or None: got {progress!r}; "
+                                "pass one of these")
     return lambda n_iter, bound: print(f"sweep {n_iter:5d}   error at most {bound:.2e}", file=sys.stderr)
