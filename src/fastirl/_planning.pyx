@@ -18,7 +18,7 @@ from cython.parallel cimport prange
 from libc.math cimport INFINITY, exp, fabs, log, sqrt
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memchr
+from libc.string cimport memchr, memcpy
 
 cdef extern from "_sweeps.h" nogil:
     const int SWEEPS_BLOCK
@@ -302,7 +302,7 @@ cdef class Model:
     def walk(self, double[::1] value, const double[::1] before, const int64_t[::1] begin, bint backward, int n_threads=1):
         """Update hard values in place along the order of the states, or against it, in each part by itself.
 
-        Parts are cut at `begin`; a part sees `before`, the values as they were, of the others: any number of threads does the same.
+        Parts are cut at `begin`; of the others a part sees `before`, the values as they were: any number of threads does so.
         """
         cdef int64_t parts = begin.shape[0] - 1, part
         cdef int threads = <int>min(_threads(n_threads), max(parts, 1))
@@ -808,8 +808,8 @@ cdef class System:
     def set_pattern(self, Model model, uint16_t[::1] slot):
         """The pattern of any policy's matrix: the distinct next states of each state's pairs.
 
-        slot[k] becomes the place of the tensor's entry k in its state's row (see `_lay_out`), and the number of places where entry
-        k leads back to the state itself. False where a row has 65,535 places or more.
+        slot[k] becomes the place of the tensor's entry k in its state's row (see `_lay_out`), and the number of places where
+        entry k leads back to the state itself. False where a row has 65,535 places or more.
         """
         cdef const sweeps_model* m = &model.m
         cdef const int64_t[::1] begin = self.begin
@@ -916,9 +916,9 @@ cdef class System:
     def set_rows(self, Model model, const int32_t[::1] best, int32_t[::1] previous, int n_threads=1):
         """The rows of a policy that picks pair_ptr[s] + best[s] in state s (-1: none), in the room of :meth:`make_room`.
 
-        The gain stays 1: on rows of one action, solved roughly, another was measured to cost more than it saves. Only blocks
-        where `best` differs from `previous` (at first -2 everywhere) are written; `previous` becomes `best`. Returns in how many
-        states it differed.
+        The gain stays 1: on rows of one action, solved roughly, another was measured to cost more than it saves. Where `best`
+        differs from `previous` (at first -2 everywhere) in few states of a block, only their rows are written; `previous`
+        becomes `best`. Returns in how many states it differed.
         """
         cdef const sweeps_model* m = &model.m
         cdef const int64_t[::1] begin = self.begin
@@ -939,10 +939,12 @@ cdef class System:
             return written  # no pair leads anywhere: the matrix is I
         n_threads = _useful(&self.m, n_threads)
         cdef int64_t[::1] count = np.zeros(blocks, np.int64)
+        cdef Lists at
+        at.low, at.high, at.far = &low[0], &high[0], &far[0]
+        at.low_column, at.high_column, at.far_column = &low_column[0], &high_column[0], &far_column[0]
         with nogil:
             for b in prange(blocks, num_threads=n_threads, schedule="static"):
-                count[b] = _fill_rows(m, &self.m, b, &best[0], &previous[0], &low_size[0], &high_size[0], &far_size[0],
-                                      &low_column[0], &high_column[0], &far_column[0], &low[0], &high[0], &far[0],
+                count[b] = _fill_rows(m, &self.m, b, &best[0], &previous[0], &low_size[0], &high_size[0], &far_size[0], at,
                                       &diagonal[0])
         for b in range(blocks):
             written += count[b]
@@ -1037,8 +1039,8 @@ cdef class System:
               int n_threads=1, int bits=0):
         """x = (I - gamma P)^-1 right to a relative residual, by BiCGStab (van der Vorst 1992); (iterations, residual).
 
-        `work` has the size that :func:`workspace` says and is finite. The residual is that of the preconditioned system, relative to
-        its right side; the caller judges the solution. A breakdown restarts from the residual reached.
+        `work` has the size that :func:`workspace` says and is finite. The residual is that of the preconditioned system, relative
+        to its right side; the caller judges the solution. A breakdown restarts from the residual reached.
         """
         _one_size(right.shape[0], self.n)
         _one_size(x.shape[0], self.n)
@@ -1057,61 +1059,140 @@ def _no_sizes(int64_t n):
     return np.zeros(n, np.uint16), np.zeros(n, np.uint16), np.zeros(n, np.int32)
 
 
+cdef struct Lists:
+    uint16_t* low_column
+    uint16_t* high_column
+    int32_t* far_column
+    float* low
+    float* high
+    float* far
+
+
+cdef struct Sizes:  # in entries
+    int64_t low, high, far
+
+
+cdef inline Lists _ahead(Lists at, Sizes by) noexcept nogil:
+    at.low, at.low_column = at.low + by.low, at.low_column + by.low
+    at.high, at.high_column = at.high + by.high, at.high_column + by.high
+    at.far, at.far_column = at.far + by.far, at.far_column + by.far
+    return at
+
+
+cdef inline Sizes _sum_of(Sizes one, Sizes other) noexcept nogil:
+    one.low, one.high, one.far = one.low + other.low, one.high + other.high, one.far + other.far
+    return one
+
+
+cdef inline void _copy_rows(Lists to, Lists source, Sizes size) noexcept nogil:
+    memcpy(to.low, source.low, size.low * sizeof(float))
+    memcpy(to.high, source.high, size.high * sizeof(float))
+    memcpy(to.far, source.far, size.far * sizeof(float))
+    memcpy(to.low_column, source.low_column, size.low * sizeof(uint16_t))
+    memcpy(to.high_column, source.high_column, size.high * sizeof(uint16_t))
+    memcpy(to.far_column, source.far_column, size.far * sizeof(int32_t))
+
+
+cdef Lists _room_in(void* memory, Sizes size) noexcept nogil:
+    """Lists in memory of 6 bytes an entry within the block and 8 an entry outside."""
+    cdef Lists at
+    at.low = <float*>memory
+    at.high = at.low + size.low
+    at.far = at.high + size.high
+    at.far_column = <int32_t*>(at.far + size.far)
+    at.low_column = <uint16_t*>(at.far_column + size.far)
+    at.high_column = at.low_column + size.low
+    return at
+
+
 cdef int64_t _fill_rows(const sweeps_model* m, const sweeps_system* to, int64_t block, const int32_t* best, int32_t* previous,
-                        uint16_t* low_size, uint16_t* high_size, int32_t* far_size, uint16_t* low_column,
-                        uint16_t* high_column, int32_t* far_column, float* low, float* high, float* far,
-                        double* diagonal) noexcept nogil:
-    """The block's rows, where any of them changes; how many do."""
+                        uint16_t* low_size, uint16_t* high_size, int32_t* far_size, Lists at, double* diagonal) noexcept nogil:
+    """The block's rows where they change; how many do. Rows between them move where one before them has got another size."""
     cdef int64_t first = to.begin[block], last = to.begin[block + 1], s, pair, written = 0
-    cdef const int32_t* column
-    cdef const double* share
-    cdef int32_t j, count
+    cdef Sizes rest, run, old, new, none
+    cdef Lists source
     cdef Cut cut
-    cdef double scale
+    cdef bint every
+    cdef void* kept = NULL
+    none.low = none.high = none.far = 0
+    rest = run = none
     for s in range(first, last):
         written += best[s] != previous[s]
-        previous[s] = best[s]
+        rest.low += SWEEPS_QUAD * low_size[s]
+        rest.high += SWEEPS_QUAD * high_size[s]
+        rest.far += far_size[s]
     if not written:
         return 0
-    low, low_column = low + to.low_at[block], low_column + to.low_at[block]
-    high, high_column = high + to.high_at[block], high_column + to.high_at[block]
-    far, far_column = far + to.far_at[block], far_column + to.far_at[block]
+    every = 4 * written > last - first  # then to look what changes costs more than it saves
+    at.low, at.low_column = at.low + to.low_at[block], at.low_column + to.low_at[block]
+    at.high, at.high_column = at.high + to.high_at[block], at.high_column + to.high_at[block]
+    at.far, at.far_column = at.far + to.far_at[block], at.far_column + to.far_at[block]
+    source = at
     for s in range(first, last):
-        diagonal[s] = 1.0
-        low_size[s] = high_size[s] = 0
-        far_size[s] = 0
-        if m.fixed[s] or best[s] < 0:
+        old.low, old.high, old.far = SWEEPS_QUAD * low_size[s], SWEEPS_QUAD * high_size[s], far_size[s]
+        if best[s] == previous[s] and not every:
+            if kept == NULL:
+                at = _ahead(at, old)
+                rest.low, rest.high, rest.far = rest.low - old.low, rest.high - old.high, rest.far - old.far
+            else:
+                run = _sum_of(run, old)
             continue
-        pair = m.pair_ptr[s] + best[s]
-        column, share = m.indices + m.indptr[pair], m.probability + m.indptr[pair]
-        count = <int32_t>(m.indptr[pair + 1] - m.indptr[pair])
-        cut = _cut(column, count, <int32_t>s, <int32_t>first, <int32_t>last)
-        low_size[s], high_size[s] = <uint16_t>(cut.below // SWEEPS_QUAD), <uint16_t>(cut.above // SWEEPS_QUAD)
-        far_size[s] = count - cut.low - cut.own - cut.high
-        if cut.own:
-            diagonal[s] = 1.0 - m.gamma * share[cut.before + cut.low]
-        scale = m.gamma / diagonal[s]
-        for j in range(cut.below):
-            low[j], low_column[j] = 0.0, <uint16_t>(s - first)
-        for j in range(cut.above):
-            high[j], high_column[j] = 0.0, <uint16_t>(s - first)
-        for j in range(cut.before):
-            far[j], far_column[j] = <float>(scale * share[j]), column[j]
-        column, share = column + cut.before, share + cut.before
-        for j in range(cut.low):
-            low[cut.low_from + j] = <float>(scale * share[j])
-            low_column[cut.low_from + j] = <uint16_t>(column[j] - first)
-        column, share = column + cut.low + cut.own, share + cut.low + cut.own
-        for j in range(cut.high):
-            high[cut.high_from + j] = <float>(scale * share[j])
-            high_column[cut.high_from + j] = <uint16_t>(column[j] - first)
-        column, share = column + cut.high, share + cut.high
-        for j in range(far_size[s] - cut.before):
-            far[cut.before + j], far_column[cut.before + j] = <float>(scale * share[j]), column[j]
-        low, low_column = low + cut.below, low_column + cut.below
-        high, high_column = high + cut.above, high_column + cut.above
-        far, far_column = far + far_size[s], far_column + far_size[s]
+        previous[s] = best[s]
+        new = none
+        pair = m.pair_ptr[s] + best[s] if best[s] >= 0 and not m.fixed[s] else -1
+        if pair >= 0:
+            cut = _cut(m.indices + m.indptr[pair], <int32_t>(m.indptr[pair + 1] - m.indptr[pair]), <int32_t>s, <int32_t>first,
+                       <int32_t>last)
+            new.low, new.high = cut.below, cut.above
+            new.far = m.indptr[pair + 1] - m.indptr[pair] - cut.low - cut.own - cut.high
+        if kept == NULL and not every and (new.low != old.low or new.high != old.high or new.far != old.far):
+            kept = malloc(6 * (rest.low + rest.high) + 8 * rest.far + 1)
+            if kept == NULL:
+                every = True
+            else:
+                source = _room_in(kept, rest)
+                _copy_rows(source, at, rest)
+        if kept != NULL:
+            _copy_rows(at, source, run)
+            at, source, run = _ahead(at, run), _ahead(_ahead(source, run), old), none
+        else:
+            rest.low, rest.high, rest.far = rest.low - old.low, rest.high - old.high, rest.far - old.far
+        low_size[s], high_size[s] = <uint16_t>(new.low // SWEEPS_QUAD), <uint16_t>(new.high // SWEEPS_QUAD)
+        far_size[s] = <int32_t>new.far
+        diagonal[s] = 1.0
+        if pair >= 0:
+            diagonal[s] = _write_row(m, pair, cut, s, first, at)
+        at = _ahead(at, new)
+    if kept != NULL:
+        _copy_rows(at, source, run)
+        free(kept)
     return written
+
+
+cdef double _write_row(const sweeps_model* m, int64_t pair, Cut cut, int64_t s, int64_t first, Lists at) noexcept nogil:
+    """The row of a pair, put down at `at`; its diagonal."""
+    cdef const int32_t* column = m.indices + m.indptr[pair]
+    cdef const double* share = m.probability + m.indptr[pair]
+    cdef int64_t j, count = m.indptr[pair + 1] - m.indptr[pair], after = cut.before + cut.low + cut.own + cut.high
+    cdef double diagonal = 1.0 - m.gamma * share[cut.before + cut.low] if cut.own else 1.0
+    cdef double scale = m.gamma / diagonal
+    for j in range(cut.below):
+        at.low[j], at.low_column[j] = 0.0, <uint16_t>(s - first)
+    for j in range(cut.above):
+        at.high[j], at.high_column[j] = 0.0, <uint16_t>(s - first)
+    for j in range(cut.before):
+        at.far[j], at.far_column[j] = <float>(scale * share[j]), column[j]
+    for j in range(count - after):
+        at.far[cut.before + j], at.far_column[cut.before + j] = <float>(scale * share[after + j]), column[after + j]
+    column, share = column + cut.before, share + cut.before
+    for j in range(cut.low):
+        at.low[cut.low_from + j] = <float>(scale * share[j])
+        at.low_column[cut.low_from + j] = <uint16_t>(column[j] - first)
+    column, share = column + cut.low + cut.own, share + cut.low + cut.own
+    for j in range(cut.high):
+        at.high[cut.high_from + j] = <float>(scale * share[j])
+        at.high_column[cut.high_from + j] = <uint16_t>(column[j] - first)
+    return diagonal
 
 
 cdef void _fill_merged(const sweeps_model* m, const sweeps_system* to, int64_t block, const uint16_t* slot,
