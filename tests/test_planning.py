@@ -702,6 +702,24 @@ def test_the_bound_over_a_horizon_counts_values_of_states_that_die_later(kind):
     assert found.error_bound >= EPS / 2 * np.abs(value[np.isfinite(value)]).max()  # one rounding at least
 
 
+def test_the_bound_over_a_horizon_adds_up_the_rounding_of_its_steps():
+    mdp = MDP.from_pairs(np.eye(1), [0], [0], 1.0)
+    found = fi.value_iteration(mdp, np.array([0.1]), "pair", horizon=10_000, tol=1e-6)
+    error = abs(found.value[0, 0] - 10_000 * np.longdouble(0.1))
+    assert 100 * EPS * 1000 < error <= found.error_bound
+
+
+def test_a_reward_that_cancels_the_logarithm_of_its_share_is_counted_in_full():
+    mdp, rng = MDP.from_pairs(np.ones((2, 1)), [0, 0], [0, 1], 0.0), np.random.default_rng(0)
+    for share in 10.0 ** -rng.uniform(250, 300, 30):
+        reward = np.array([-np.log(share), -1e3])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            found = fi.soft_value_iteration(mdp, reward, "pair", reference_policy=[share, 1.0], tol=1e-15)
+        exact = np.longdouble(reward[0]) + np.log(np.longdouble(share))
+        assert abs(found.value[0] - exact) <= found.error_bound
+
+
 @pytest.mark.parametrize("kind", ("hard", "soft"))
 def test_ties_go_to_the_lowest_action(kind):
     problem = small.all_equal()
