@@ -799,3 +799,13 @@ def test_a_games_reward_and_start_are_saved_and_a_file_of_another_kind_is_refuse
         labelled.save(tmp_path / "labelled.npz")
     with pytest.raises(InvalidInputError, match="carries none of its own"):
         labelled.reward_vector(None)
+
+
+def test_a_discount_cannot_be_assigned_and_words_are_no_numbers():
+    mdp = MDP(np.full((3, 2, 3), 1 / 3), 0.9)
+    with pytest.raises(AttributeError, match=r"stay as it is.*discount = 0.5.*with_discount"):
+        mdp.discount = 0.5
+    assert (mdp.discount, mdp.with_discount(0.5).discount) == (0.9, 0.5)
+    for wrong in ("0.9", b"0.9", True):
+        with pytest.raises(InvalidInputError, match="`discount` must be a number"):
+            MDP(np.full((3, 2, 3), 1 / 3), wrong)

@@ -376,3 +376,10 @@ def test_a_policy_that_all_but_never_ends_has_no_visits_that_can_be_bounded(leav
     assert not found.converged and found.error_bound == np.inf and not np.isnan(found.state).any()
     at_the_end = fi.visitation_frequencies(mdp, np.array([1.0, leaves]), [0.0, 1.0])
     assert at_the_end.converged and at_the_end.error_bound == 0 and (at_the_end.state == [0, 1]).all()
+
+
+def test_a_horizon_warns_where_rounding_leaves_more_than_tol():
+    mdp = MDP(np.full((3, 2, 3), 1 / 3), 0.9)
+    with pytest.warns(ConvergenceWarning, match="rounding leaves no less; raise tol"):
+        assert not fi.visitation_frequencies(mdp, None, np.ones(3) / 3, 5, tol=1e-30).converged
+    assert fi.visitation_frequencies(mdp, None, np.ones(3) / 3, 5, tol=1e-9).converged

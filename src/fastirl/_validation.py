@@ -186,6 +186,8 @@ def index_vector(name, values, upper, length=None):
 def positive_number(name, value, *, upper=None, strict=True):
     """A finite number above 0 (or at least 0), at most `upper`."""
     try:
+        if isinstance(value, (str, bytes, bool, np.bool_)):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise InvalidInputError(f"`{name}` must be a number: got {shown(value)}; pass a number") from None

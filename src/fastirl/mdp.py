@@ -103,7 +103,7 @@ class MDP:
             n_states, n_actions = tensor.shape[:2]
         self._set_labels(n_states, n_actions, state_ids, action_ids)
         self._set_terminal(terminal)
-        self.discount = positive_number("discount", discount, upper=1, strict=False)
+        self._discount = positive_number("discount", discount, upper=1, strict=False)
         mask = self._available(available)
         state, action = np.nonzero(mask)
         self._set_pairs(state, action, state * n_actions + action)
@@ -147,7 +147,7 @@ class MDP:
         n_actions = 1 + int(action.max(initial=0)) if n_actions is None else limit
         self._set_labels(n_states, int(n_actions), state_ids, action_ids)
         self._set_terminal(terminal)
-        self.discount = positive_number("discount", discount, upper=1, strict=False)
+        self._discount = positive_number("discount", discount, upper=1, strict=False)
         order = self._order_of(state, action)
         moved = order is not None
         if moved:
@@ -302,7 +302,7 @@ class MDP:
         self = cls.__new__(cls)
         self._set_labels(n_states, n_actions, state_ids, action_ids)
         self._set_terminal(terminal)
-        self.discount = positive_number("discount", discount, upper=1, strict=False)
+        self._discount = positive_number("discount", discount, upper=1, strict=False)
         counts = _count_matrix(state, action, next_state, count, n_states, n_actions)
         seen = np.asarray(counts.sum(axis=1)).reshape(n_states, n_actions) > 0
         wanted = self._available(available, unseen != "drop")
@@ -613,10 +613,20 @@ class MDP:
         twin._set_features(features, names, features_on)
         return twin
 
+    @property
+    def discount(self):
+        """The discount, which stays as it is: :meth:`with_discount` makes another model."""
+        return self._discount
+
+    @discount.setter
+    def discount(self, value):
+        raise AttributeError(f"a model must stay as it is, for what was found out about it is kept: discount = {value!r} is an "
+                             "assignment; use mdp.with_discount(…)")
+
     def with_discount(self, discount):
         """The same model with another discount, 0 ≤ discount ≤ 1; the tensor is shared."""
         twin = copy.copy(self)
-        twin.discount = positive_number("discount", discount, upper=1, strict=False)
+        twin._discount = positive_number("discount", discount, upper=1, strict=False)
         return twin
 
     # -- what it is
