@@ -133,6 +133,11 @@ def headlines(tasks):
         plain = [run[PLAIN]["seconds"] / run[OURS]["seconds"] for run in runs if PLAIN in run]
         if plain:
             rows.append((what, "SciPy: Newton with BiCGStab, forty lines", pages.times(*plain)))
+    for runs in tasks.get("finite horizon", {}).values():
+        for name, extra in runs.items():
+            if name != OURS and OURS in runs:
+                rows.append((f"soft values over 100 steps, and visits, {extra['n_states']:,} states", name,
+                             pages.times(extra["seconds"] / runs[OURS]["seconds"])))
     return rows
 
 
