@@ -1376,6 +1376,9 @@ def test_a_step_forward_is_the_transposed_tensor_times_what_each_pair_gets(name)
     _planning.push(model(case), policy, here, pair, there)
     np.testing.assert_array_equal(pair, here[case.pair_state] * policy)
     assert_close(there, ref.tensor(case).T @ pair)
+    alone = np.full_like(there, np.nan)
+    _planning.push(model(case), policy, here, None, alone)
+    assert alone.tobytes() == there.tobytes()
 
 
 @cases

@@ -1497,14 +1497,17 @@ cdef void _update_parts(const sweeps_system* m, int64_t block, double alpha, dou
 
 
 def push(Model model, const double[::1] policy, const double[::1] here, double[::1] pair, double[::1] there):
-    """One step forward: pair = here(s) pi(a | s), there = P' pair. Scatters, so it runs on one thread."""
+    """One step forward: pair = here(s) pi(a | s), there = P' pair; no pairs for None. Scatters, so it runs on one thread."""
     cdef const sweeps_model* m = &model.m
     cdef int64_t s, i, k
     cdef double mass
+    cdef double* to_pair = NULL
     _one_size(here.shape[0], model.n_states)
     _one_size(there.shape[0], model.n_states)
     _one_size(policy.shape[0], model.n_pairs)
-    _one_size(pair.shape[0], model.n_pairs)
+    if pair is not None:
+        _one_size(pair.shape[0], model.n_pairs)
+        to_pair = &pair[0] if model.n_pairs else NULL
     _apart(here, there)
     with nogil:
         for s in range(m.n_states):
@@ -1512,7 +1515,8 @@ def push(Model model, const double[::1] policy, const double[::1] here, double[:
         for s in range(m.n_states):
             for i in range(m.pair_ptr[s], m.pair_ptr[s + 1]):
                 mass = here[s] * policy[i]
-                pair[i] = mass
+                if to_pair != NULL:
+                    to_pair[i] = mass
                 if mass != 0.0:
                     for k in range(m.indptr[i], m.indptr[i + 1]):
                         there[m.indices[k]] += mass * m.probability[k]

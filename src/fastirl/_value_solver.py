@@ -399,10 +399,9 @@ class PolicySolver:
     def adjoint(self, right, nonnegative=False, wanted=0.0):
         """x = (I − γ P_π')^-1 right; 0 in fixed states. Ends when Σ |residual| is at most `wanted`, or is rounding."""
         right, mdp = np.where(self.problem.free, right, 0.0), self.problem.mdp
-        self.pair = np.empty(mdp.n_pairs)
 
         def step(x, out):
-            _planning.push(self.problem.model, self.policy, x, self.pair, out)
+            _planning.push(self.problem.model, self.policy, x, None, out)
             out *= mdp.discount
             out[~self.problem.free] = 0.0
             self.n_iter += 1
