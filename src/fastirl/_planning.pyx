@@ -1079,6 +1079,13 @@ cdef inline Lists _ahead(Lists at, Sizes by) noexcept nogil:
     return at
 
 
+cdef inline Sizes _size_of(const uint16_t* low_size, const uint16_t* high_size, const int32_t* far_size,
+                           int64_t s) noexcept nogil:
+    cdef Sizes size
+    size.low, size.high, size.far = SWEEPS_QUAD * low_size[s], SWEEPS_QUAD * high_size[s], far_size[s]
+    return size
+
+
 cdef inline Sizes _sum_of(Sizes one, Sizes other) noexcept nogil:
     one.low, one.high, one.far = one.low + other.low, one.high + other.high, one.far + other.far
     return one
@@ -1108,32 +1115,26 @@ cdef Lists _room_in(void* memory, Sizes size) noexcept nogil:
 cdef int64_t _fill_rows(const sweeps_model* m, const sweeps_system* to, int64_t block, const int32_t* best, int32_t* previous,
                         uint16_t* low_size, uint16_t* high_size, int32_t* far_size, Lists at, double* diagonal) noexcept nogil:
     """The block's rows where they change; how many do. Rows between them move where one before them has got another size."""
-    cdef int64_t first = to.begin[block], last = to.begin[block + 1], s, pair, written = 0
+    cdef int64_t first = to.begin[block], last = to.begin[block + 1], s, i, pair, written = 0
     cdef Sizes rest, run, old, new, none
     cdef Lists source
     cdef Cut cut
     cdef bint every
     cdef void* kept = NULL
     none.low = none.high = none.far = 0
-    rest = run = none
+    run = none
     for s in range(first, last):
         written += best[s] != previous[s]
-        rest.low += SWEEPS_QUAD * low_size[s]
-        rest.high += SWEEPS_QUAD * high_size[s]
-        rest.far += far_size[s]
     if not written:
         return 0
     every = 4 * written > last - first  # then to look what changes costs more than it saves
-    at.low, at.low_column = at.low + to.low_at[block], at.low_column + to.low_at[block]
-    at.high, at.high_column = at.high + to.high_at[block], at.high_column + to.high_at[block]
-    at.far, at.far_column = at.far + to.far_at[block], at.far_column + to.far_at[block]
-    source = at
+    rest.low, rest.high, rest.far = to.low_at[block], to.high_at[block], to.far_at[block]
+    source = at = _ahead(at, rest)
     for s in range(first, last):
-        old.low, old.high, old.far = SWEEPS_QUAD * low_size[s], SWEEPS_QUAD * high_size[s], far_size[s]
+        old = _size_of(low_size, high_size, far_size, s)
         if best[s] == previous[s] and not every:
             if kept == NULL:
                 at = _ahead(at, old)
-                rest.low, rest.high, rest.far = rest.low - old.low, rest.high - old.high, rest.far - old.far
             else:
                 run = _sum_of(run, old)
             continue
@@ -1146,6 +1147,9 @@ cdef int64_t _fill_rows(const sweeps_model* m, const sweeps_system* to, int64_t 
             new.low, new.high = cut.below, cut.above
             new.far = m.indptr[pair + 1] - m.indptr[pair] - cut.low - cut.own - cut.high
         if kept == NULL and not every and (new.low != old.low or new.high != old.high or new.far != old.far):
+            rest = none
+            for i in range(s, last):
+                rest = _sum_of(rest, _size_of(low_size, high_size, far_size, i))
             kept = malloc(6 * (rest.low + rest.high) + 8 * rest.far + 1)
             if kept == NULL:
                 every = True
@@ -1155,8 +1159,6 @@ cdef int64_t _fill_rows(const sweeps_model* m, const sweeps_system* to, int64_t 
         if kept != NULL:
             _copy_rows(at, source, run)
             at, source, run = _ahead(at, run), _ahead(_ahead(source, run), old), none
-        else:
-            rest.low, rest.high, rest.far = rest.low - old.low, rest.high - old.high, rest.far - old.far
         low_size[s], high_size[s] = <uint16_t>(new.low // SWEEPS_QUAD), <uint16_t>(new.high // SWEEPS_QUAD)
         far_size[s] = <int32_t>new.far
         diagonal[s] = 1.0
@@ -1294,10 +1296,24 @@ cdef void _count_turned(const sweeps_system* m, int64_t block, int32_t* low, int
         low_at, high_at = low_at + SWEEPS_QUAD * m.low_size[i], high_at + SWEEPS_QUAD * m.high_size[i]
 
 
+cdef inline void _turn_row(const sweeps_system* m, int64_t first, int64_t i, const uint16_t* column, const float* value,
+                           int32_t count, const double* diagonal, double scale, int32_t* spot, uint16_t* to_column,
+                           float* to) noexcept nogil:
+    """Entries of row i on one side of the diagonal, put into the rows of their columns on the other."""
+    cdef int64_t c
+    cdef int32_t k
+    for k in range(count):
+        c = first + column[k]
+        if c != i:
+            to_column[spot[c]] = <uint16_t>(i - first)
+            to[spot[c]] = <float>(value[k] * (scale * m.gain[c] / diagonal[c]))
+            spot[c] += 1
+
+
 cdef void _turn(const sweeps_system* m, const sweeps_system* to, int64_t block, const double* diagonal, int32_t* low_spot,
                 int32_t* high_spot, uint16_t* low_column, uint16_t* high_column, float* low, float* high) noexcept nogil:
     """The entries within this block, put where the transposed rows have them: spots count up."""
-    cdef int64_t first = m.begin[block], i, k, c, at, low_at = m.low_at[block], high_at = m.high_at[block]
+    cdef int64_t first = m.begin[block], i, k, low_at = m.low_at[block], high_at = m.high_at[block]
     cdef int64_t to_low = to.low_at[block], to_high = to.high_at[block]
     cdef double scale
     low, low_column, high, high_column = low + to_low, low_column + to_low, high + to_high, high_column + to_high
@@ -1310,20 +1326,10 @@ cdef void _turn(const sweeps_system* m, const sweeps_system* to, int64_t block, 
         to_low, to_high = to_low + SWEEPS_QUAD * to.low_size[i], to_high + SWEEPS_QUAD * to.high_size[i]
     for i in range(first, m.begin[block + 1]):
         scale = diagonal[i] / m.gain[i]
-        for k in range(low_at, low_at + SWEEPS_QUAD * m.low_size[i]):
-            c = first + m.low_column[k]
-            if c != i:
-                at = high_spot[c]
-                high_spot[c] += 1
-                high_column[at] = <uint16_t>(i - first)
-                high[at] = <float>(m.low[k] * (scale * m.gain[c] / diagonal[c]))
-        for k in range(high_at, high_at + SWEEPS_QUAD * m.high_size[i]):
-            c = first + m.high_column[k]
-            if c != i:
-                at = low_spot[c]
-                low_spot[c] += 1
-                low_column[at] = <uint16_t>(i - first)
-                low[at] = <float>(m.high[k] * (scale * m.gain[c] / diagonal[c]))
+        _turn_row(m, first, i, m.low_column + low_at, m.low + low_at, SWEEPS_QUAD * m.low_size[i], diagonal, scale, high_spot,
+                  high_column, high)
+        _turn_row(m, first, i, m.high_column + high_at, m.high + high_at, SWEEPS_QUAD * m.high_size[i], diagonal, scale,
+                  low_spot, low_column, low)
         low_at, high_at = low_at + SWEEPS_QUAD * m.low_size[i], high_at + SWEEPS_QUAD * m.high_size[i]
 
 

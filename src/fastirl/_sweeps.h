@@ -70,7 +70,7 @@ typedef struct {
    Off the diagonal its entries are a_ij = gamma p_ij / (1 - gamma p_ii). Rows are cut into blocks; with the block-local L and U
    and the rest C, the matrix is I - L - U - C. With G = diag(gain) it is solved for (I - GL)^-1 G (I - L - U - C) (I - GU)^-1,
    of which one product costs one pass over the entries (Eisenstat 1981, SIAM J. Sci. Stat. Comput. 2(1)); what the gain is,
-   _set_gain of _planning.pyx says.
+   _lost of _planning.pyx says.
 
    A pass reads nothing that it does not need: GL, GU and GC stand apart, each row after row from low_at[block] on, with no row
    ends but the sizes. Columns of L and U count from the block's first state, in 16 bits. Their rows are filled up to quads with

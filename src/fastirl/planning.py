@@ -450,8 +450,8 @@ def _by_time(problem, policies, start, horizon, tol):
     bound = float(horizon * (horizon + 1) / 2 * (most_entering(mdp) + problem.choices + 8) * 4 * _U)
     met = tol is None or bound <= tol * max(horizon, 1)
     if not met:
-        warn(f"`tol` must be met: the error is at most {bound:.3g}, asked was {tol * max(horizon, 1):.3g}, and rounding leaves no "
-             "less; raise tol", ConvergenceWarning)
+        warn(f"`tol` must be met: the error is at most {bound:.3g}, asked was {tol * max(horizon, 1):.3g}, and rounding leaves "
+             "no less; raise tol", ConvergenceWarning)
     kept = policies.copy() if policies.flags.writeable else policies  # pairs by time are computed when they are asked for
     return VisitationResult(visits, pair, bound, met, horizon, horizon, states, (kept, mdp.pair_state))
 
